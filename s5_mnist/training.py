@@ -84,24 +84,25 @@ class History:
     "One row an epoch: losses in nats an image, counts of images, seconds"
     rows: list = field(default_factory=list) # Of dicts with the keys that `fit` gives
     score: Score = None # Of the last epoch, with what the rows leave out
+    held_out: str = 'test' # The set that is scored after each epoch: 'test' or 'validation'
 
     def column(self, name): # A key of the rows
         "One value an epoch"
         return [r[name] for r in self.rows]
 
-    def percent(self, part): # 'train' or 'test'
+    def percent(self, part): # 'train', 'test' or 'validation'
         "Accuracy of each epoch, %"
         return [100*r[f'{part}_correct']/r[f'{part}_n'] for r in self.rows]
 
-    train_losses = property(lambda self: self.column('train_loss'), doc='During each epoch, nats')
-    test_losses = property(lambda self: self.column('test_loss'), doc='After each epoch, nats')
-    train_acc = property(lambda self: self.percent('train'), doc='During each epoch, %')
-    test_acc = property(lambda self: self.percent('test'), doc='After each epoch, %')
+    train_losses = property(lambda s: s.column('train_loss'), doc='During each epoch, nats')
+    test_losses = property(lambda s: s.column(f'{s.held_out}_loss'), doc='After each epoch, nats')
+    train_acc = property(lambda s: s.percent('train'), doc='During each epoch, %')
+    test_acc = property(lambda s: s.percent(s.held_out), doc='After each epoch, %')
 
     def __str__(self): # The last epoch
         r = self.rows[-1]
         said = [f'{p} loss {r[f"{p}_loss"]:.4f}, {100*r[f"{p}_correct"]/r[f"{p}_n"]:5.2f} %'
-                for p in ('train', 'test') if f'{p}_n' in r]
+                for p in ('train', self.held_out) if f'{p}_n' in r]
         return '; '.join([f'epoch {r["epoch"]:2}: {said[0]}', *said[1:], f'{r["seconds"]:.1f} s'])
 
 # %% ../nbs/03_training.ipynb #393b02ea
@@ -128,7 +129,8 @@ def load_history(path, # Of the CSV file
     number = lambda v: float(v) if '.' in v or 'e' in v else int(v)
     try: rows = list(csv.DictReader(_read(path).splitlines()))
     except csv.Error as e: raise InputError(f'{path} is damaged: {e}') from None
-    try: return History([{k: number(v) for k,v in r.items()} for r in rows])
+    held_out = 'validation' if rows and 'validation_n' in rows[0] else 'test'
+    try: return History([{k: number(v) for k,v in r.items()} for r in rows], held_out=held_out)
     except (ValueError, TypeError) as e: raise InputError(f'{path} is damaged: {e}') from None
 
 # %% ../nbs/03_training.ipynb #b278da80
@@ -186,6 +188,7 @@ def fit(net:torch.nn.Module, # Trained in place
        )->History: # One row an epoch
     "Train `net`, counting as it goes"
     hist = History() if hist is None else hist
+    if epochs < 1: raise InputError(f'epochs={epochs}: train for at least one')
     for epoch in range(len(hist.rows)+1, epochs+1):
         start, lr = time.perf_counter(), opt.param_groups[0]['lr']
         loss, correct, n = train_epoch(net, train_dl, opt, sched if per_batch else None,
@@ -196,7 +199,7 @@ def fit(net:torch.nn.Module, # Trained in place
         row = dict(epoch=epoch, lr=lr, train_loss=loss, train_correct=correct, train_n=n)
         if test_dl is not None:
             hist.score = s = evaluate(net, test_dl)
-            row |= dict(test_loss=s.loss, test_correct=s.correct, test_n=s.n)
+            row |= {f'{hist.held_out}_{k}': v for k,v in zip(('correct', 'n', 'loss'), s)}
         hist.rows.append(row | dict(seconds=time.perf_counter()-start))
         print(hist, flush=True)
         if on_epoch: on_epoch(hist)
@@ -313,7 +316,8 @@ def load_checkpoint(path, # As `save_checkpoint` wrote it
     except FileNotFoundError: raise InputError(f'{path} is not there; name a checkpoint') from None
     except Exception as e: # Of many kinds, for bytes that are no checkpoint
         raise InputError(f'{path} is no checkpoint: {type(e).__name__}') from None
-    if not isinstance(state, dict) or state.get('version') != 1:
+    known = isinstance(state, dict) and state.get('version') == 1
+    if not known or not isinstance(state.get('net'), dict):
         raise InputError(f'{path}: a checkpoint of version 1 is expected')
     _check_weights(state['net'], net, path)
     net.load_state_dict(state['net'])
@@ -397,14 +401,14 @@ def train(recipe='fast', # A name in `RECIPES`, or a `Recipe`
     net = init_weights(Net(), recipe.init, g).to(device, memory_format=torch.channels_last)
     dls = loaders(data, recipe.bs, AUGMENTS[recipe.augment], recipe.valid, device, g)
     opt, sched = make_optimizer(net, recipe, len(dls.train))
-    path, held_out = _run_folder(out, recipe), dls.valid or dls.test
+    path, hist = _run_folder(out, recipe), History(held_out='validation' if recipe.valid else 'test')
     _write_json(path/'config.json',
                 dict(version=1, recipe=asdict(recipe), data=data.name, precision=precision))
     def save(hist):
         save_history(hist, path/'history.csv')
         save_checkpoint(path/'last.ckpt', net, opt, sched, g, hist)
-    hist = fit(net, dls.train, held_out, opt, sched, recipe.epochs, recipe.schedule == 'onecycle',
-               save, smoothing=recipe.smoothing, precision=precision)
+    fit(net, dls.train, dls.valid or dls.test, opt, sched, recipe.epochs,
+        recipe.schedule == 'onecycle', save, hist, smoothing=recipe.smoothing, precision=precision)
     report = _report(recipe, data, hist, device, precision)
     return _save_run(Run(path, recipe, net.eval(), hist, report))
 
@@ -413,6 +417,7 @@ def _save_run(run):
     "Write what stands at the end of a run"
     h = run.history
     fig = plot_accuracy_metrics(h.train_losses, h.train_acc, h.test_losses, h.test_acc)
+    for ax in fig.axes: ax.set_title(ax.get_title().replace('Test', h.held_out.capitalize()))
     with replacing(run.path/'curves.png') as temp: fig.savefig(temp, format='png', dpi=120)
     plt.close(fig)
     weights = {k: v.contiguous() for k,v in run.net.state_dict().items()}

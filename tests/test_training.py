@@ -1,7 +1,10 @@
 """What a training promises: honest counts, the same result from the same seed, a folder that tells the truth."""
 import csv
+import io
 import json
 import os
+import re
+import sys
 
 import pytest
 import torch
@@ -226,6 +229,34 @@ def test_validation_leaves_the_test_set_alone(small, tmp_path):
     assert a.report['held_out'] == 'generated digits, last 100 training images'
     assert a.report['n'] == 100 and a.history.rows[-1]['train_n'] == 200
     assert a.report['correct'] == b.report['correct'] and a.report['loss'] == b.report['loss']
+    assert 'validation_n' in a.history.rows[0] and 'test_n' not in a.history.rows[0]
+    assert load_run(a.path, 'cpu').history.test_acc == a.history.test_acc == [a.report['accuracy']]
+
+
+def test_progress_is_shown_to_somebody_who_looks(small, monkeypatch, capsys):
+    "A bar over batches in a terminal, with loss and running accuracy; one line an epoch in any case"
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    lines = []
+    for stream in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, 'stderr', stream)
+        net = init_weights(Net(), generator=set_seed(0))
+        fit(net, loaders(small, bs=20).train, None, SGD(net.parameters(), lr=0.01), None, epochs=1)
+        lines.append(capsys.readouterr().out.splitlines())
+        shown = stream.getvalue()
+        if stream.isatty():
+            assert 'epoch 1/1' in shown and re.search(r'/15 .*loss \d\.\d+, +\d+\.\d\d %', shown), shown
+        else:
+            assert shown == ''
+    assert len(lines[0]) == len(lines[1]) == 1
+
+
+def test_no_epochs_are_refused(small):
+    net = Net()
+    with pytest.raises(InputError, match='epochs=0'):
+        fit(net, loaders(small).train, None, SGD(net.parameters(), lr=0.01), None, epochs=0)
 
 
 def test_recipes_are_the_ones_described():
