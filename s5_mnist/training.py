@@ -199,7 +199,7 @@ def fit(net:torch.nn.Module, # Trained in place
         row = dict(epoch=epoch, lr=lr, train_loss=loss, train_correct=correct, train_n=n)
         if test_dl is not None:
             hist.score = s = evaluate(net, test_dl)
-            row |= {f'{hist.held_out}_{k}': v for k,v in zip(('correct', 'n', 'loss'), s)}
+            row |= {f'{hist.held_out}_{k}': getattr(s, k) for k in ('loss', 'correct', 'n')}
         hist.rows.append(row | dict(seconds=time.perf_counter()-start))
         print(hist, flush=True)
         if on_epoch: on_epoch(hist)
@@ -401,7 +401,8 @@ def train(recipe='fast', # A name in `RECIPES`, or a `Recipe`
     net = init_weights(Net(), recipe.init, g).to(device, memory_format=torch.channels_last)
     dls = loaders(data, recipe.bs, AUGMENTS[recipe.augment], recipe.valid, device, g)
     opt, sched = make_optimizer(net, recipe, len(dls.train))
-    path, hist = _run_folder(out, recipe), History(held_out='validation' if recipe.valid else 'test')
+    path = _run_folder(out, recipe)
+    hist = History(held_out='validation' if recipe.valid else 'test')
     _write_json(path/'config.json',
                 dict(version=1, recipe=asdict(recipe), data=data.name, precision=precision))
     def save(hist):
