@@ -49,7 +49,7 @@ class DigitData(NamedTuple):
 def check_digits(x:torch.Tensor, # Images, to be [N,28,28] uint8 with N at least 1
                  y:torch.Tensor, # Labels, to be [N] int64 in 0 to 9
                  what:str='data', # What to call them in the message
-                )->None: # Raises `InputError` if they are anything else
+                )->None: # Raises InputError if they are anything else
     "Refuse images or labels that a network for digits can't learn from"
     if x.dtype != torch.uint8 or x.ndim != 3 or tuple(x.shape[1:]) != (28,28):
         raise InputError(f'{what}: images must be uint8 [N,28,28], found {x.dtype} {list(x.shape)}')
@@ -64,7 +64,7 @@ def check_digits(x:torch.Tensor, # Images, to be [N,28,28] uint8 with N at least
 # %% ../nbs/00_data.ipynb #8bf8c3ce
 def parse_idx(raw:bytes, # The whole unpacked file
               name:str='IDX file', # What to call it in a message
-             )->torch.Tensor: # uint8, of the header's shape; `InputError` if the bytes don't fit it
+             )->torch.Tensor: # uint8, of the header's shape; InputError if the bytes don't fit it
     "The array in an IDX file of bytes"
     if len(raw) < 4 or raw[:3] != b'\0\0\x08' or len(raw) < 4+4*raw[3]:
         raise InputError(f'{name}: no IDX file: it begins with {raw[:4].hex() or "nothing"}')
@@ -78,14 +78,14 @@ def parse_idx(raw:bytes, # The whole unpacked file
 class IdxFile(NamedTuple):
     "What is known of one of MNIST's files before it is read"
     shape: tuple  # Of the array, 60,000 or 10,000 first
-    packed: int   # Bytes of the `.gz` form
-    packed_md5: str # MD5 sum of the `.gz` form
+    packed: int   # Bytes of the .gz form
+    packed_md5: str # MD5 sum of the .gz form
     md5: str      # MD5 sum of the unpacked form
 
     @property
     def size(self): return 4+4*len(self.shape)+math.prod(self.shape) # Bytes unpacked
 
-MNIST_FILES = { # In the order of `DigitData`
+MNIST_FILES = { # In the order of DigitData
     'train-images-idx3-ubyte': IdxFile(
         (60_000,28,28), 9_912_422,
         'f68b3c2dcbeaaa9fbdd348bbdeb94873', '6bbc9ace898e44ae57da46a324031adb'),
@@ -111,7 +111,7 @@ def _magic(raw, packed):
 def verified(raw:bytes, # A file's content, packed or not
              name:str, # Its published name, as 't10k-labels-idx1-ubyte.gz'
              origin:str='', # Path or address, for the message
-            )->bytes: # The content, unpacked; `InputError` if a single bit is off
+            )->bytes: # The content, unpacked; InputError if a single bit is off
     "The content of one of MNIST's files, refused unless it is the published one"
     packed, spec = name.endswith('.gz'), MNIST_FILES[name.removesuffix('.gz')]
     expected = dict(bytes=spec.packed if packed else spec.size, magic=2048+len(spec.shape),
@@ -144,7 +144,7 @@ def download_file(name:str, # As 't10k-labels-idx1-ubyte.gz'
                   folder, # Where to put it
                   mirrors=None, # Base addresses to try in turn; None: torchvision's list
                   timeout:float=30, # Seconds without an answer before a mirror is given up, > 0
-                 )->bytes: # Its content, unpacked; `FileNotFoundError` if no mirror has it
+                 )->bytes: # Its content, unpacked; FileNotFoundError if no mirror has it
     "Fetch one of MNIST's files from the first mirror that serves it whole"
     faults, limit = [], MNIST_FILES[name.removesuffix('.gz')].packed
     for mirror in MNIST.mirrors if mirrors is None else mirrors:
@@ -161,7 +161,7 @@ def download_file(name:str, # As 't10k-labels-idx1-ubyte.gz'
 
 # %% ../nbs/00_data.ipynb #425df5f0
 def data_folders(root=None, # A folder to search first, if any
-                )->list: # Of `Path`, in the order of search
+                )->list: # Of Path, in the order of search
     "The folders in which MNIST is looked for"
     places = (root, os.environ.get('S5_MNIST_DATA'), xdg_cache_home()/'s5_mnist')
     return [Path(p).expanduser() for p in places if p]
@@ -187,7 +187,7 @@ def _content(name, folders, download):
     return download_file(f'{name}.gz', dest)
 
 # %% ../nbs/00_data.ipynb #687b2930
-def load_mnist(root=None, # A folder to search before `S5_MNIST_DATA` and the cache
+def load_mnist(root=None, # A folder to search before S5_MNIST_DATA and the cache
                download:bool=True, # Fetch what is not found?
               )->DigitData: # 60,000 training and 10,000 test images
     "MNIST in memory, every byte of it verified"
@@ -202,7 +202,7 @@ MNIST_MEAN, MNIST_STD = 0.1307, 0.3081 # Of the training pixels in [0,1]
 # %% ../nbs/00_data.ipynb #9eef0147
 def drive_folder(wanted:bool=True, # Use Google Drive?
                  mount:str='/content/drive', # Where to mount it
-                ): # A `Path` on the drive for data and runs, or None to stay on the local disk
+                ): # A Path on the drive for data and runs, or None to stay on the local disk
     "The folder `s5_mnist` on Google Drive, mounted if this is Colab"
     there = lambda module: importlib.util.find_spec(module) is not None
     if not (wanted and there('google') and there('google.colab')): return None
@@ -285,7 +285,7 @@ def generated_data(train:int=10_000, # Training images, at least 1
 # %% ../nbs/00_data.ipynb #c42de298
 def load_data(kind:str='auto', # 'mnist', 'digits' (generated), or 'auto': MNIST where it can be had
               root=None, # A folder to search for MNIST first
-             )->DigitData: # Its `name` says which it is
+             )->DigitData: # Its name says which it is
     "MNIST or generated digits"
     if kind not in ('auto', 'mnist', 'digits'):
         raise InputError(f'data {kind!r} is unknown; choose auto, mnist or digits')
@@ -310,7 +310,7 @@ def s5_transforms(train:bool=True, # With the random crop and rotation?
 def crop_rotate(x:torch.Tensor, # [B,1,28,28] float
                 crop:torch.Tensor, # [B] bool: enlarge the middle 22×22 pixels?
                 degrees:torch.Tensor, # [B] float: rotation, counter-clockwise
-               )->torch.Tensor: # [B,1,28,28] float, values between those of `x` and 0
+               )->torch.Tensor: # [B,1,28,28] float, values between those of x and 0
     "Centre-crop and rotate each image of a batch by its own parameters"
     n, mid = x.shape[-1], (x.shape[-1]-1)/2
     u = torch.arange(n, device=x.device)-mid                               # [n] from the centre
@@ -383,9 +383,9 @@ class Loaders(NamedTuple):
     test: Batches  # All test images in their order, untouched
 
 # %% ../nbs/00_data.ipynb #a52d22b9
-def loaders(data:DigitData, # As from `load_mnist`
+def loaders(data:DigitData, # As from load_mnist
             bs:int=512, # Images in a training batch, at least 1
-            augment=None, # As `s5_augment`, for training only
+            augment=None, # As s5_augment, for training only
             valid:int=0, # How many of the last training images to keep for validation
             device='cpu', # Where the batches appear
             generator:torch.Generator=None, # Order and augmentation; None: a new one, seeded with 0

@@ -44,7 +44,7 @@ class Net(nn.Module):
 def init_weights(net:nn.Module, # Changed in place
                  method:str='default', # 'default' (PyTorch's own rule) or 'orthogonal'
                  generator:torch.Generator=None, # A CPU generator; None: torch's global one
-                )->nn.Module: # The same `net`
+                )->nn.Module: # The same net
     "Draw new weights for each convolution and linear layer (orthogonal: Saxe et al., 2014)"
     if method not in ('default', 'orthogonal'):
         raise ValueError(f'initialisation {method!r} is unknown; choose default or orthogonal')
@@ -94,7 +94,7 @@ class LayerStats(NamedTuple):
 # %% ../nbs/01_model.ipynb #5cbcef1d
 def layer_stats(net:nn.Module, # A chain of convolutions, pools and linear layers
                 size:tuple=(1,28,28), # Of one image: channels, height, width
-               )->list: # Of `LayerStats`, in the order in which the layers run
+               )->list: # Of LayerStats, in the order in which the layers run
     "Receptive field, stride and multiply-adds of each layer"
     rows, names = [], {m: n for n,m in net.named_modules()}
     def note(m, _, out):

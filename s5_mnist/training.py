@@ -56,9 +56,9 @@ class Score(NamedTuple):
 # %% ../nbs/03_training.ipynb #281700e4
 @torch.no_grad()
 def evaluate(net:torch.nn.Module, # Left as it was: weights, and train or eval mode
-             dl, # Batches (x [B,1,28,28], y [B]), as of `Batches` or a torch `DataLoader`
+             dl, # Batches (x [B,1,28,28], y [B]), as of Batches or a torch DataLoader
              precision:str='float32', # Or 'bf16'
-            )->Score: # Over all images of `dl`, each counted once
+            )->Score: # Over all images of dl, each counted once
     "Score `net` on every image of `dl`"
     device, modes = next(net.parameters()).device, [(m, m.training) for m in net.modules()]
     losses, answers, labels = [], [], []
@@ -82,7 +82,7 @@ def evaluate(net:torch.nn.Module, # Left as it was: weights, and train or eval m
 @dataclass
 class History:
     "One row an epoch: losses in nats an image, counts of images, seconds"
-    rows: list = field(default_factory=list) # Of dicts with the keys that `fit` gives
+    rows: list = field(default_factory=list) # Of dicts with the keys that fit gives
     score: Score = None # Of the last epoch, with what the rows leave out
     held_out: str = 'test' # The set that is scored after each epoch: 'test' or 'validation'
 
@@ -124,7 +124,7 @@ def save_history(hist:History, # With at least one row
         out.writerows(hist.rows)
 
 def load_history(path, # Of the CSV file
-                )->History: # `InputError` if there is none in it
+                )->History: # InputError if there is none in it
     "The history in a CSV file that `save_history` wrote"
     number = lambda v: float(v) if '.' in v or 'e' in v else int(v)
     try: rows = list(csv.DictReader(_read(path).splitlines()))
@@ -145,8 +145,8 @@ def _show(bar, loss, correct, n):
 
 # %% ../nbs/03_training.ipynb #eeddedb8
 def train_epoch(net:torch.nn.Module, # Trained in place
-                dl, # Batches (x, y), as of `Batches` or a torch `DataLoader`
-                opt:torch.optim.Optimizer, # Over the parameters of `net`
+                dl, # Batches (x, y), as of Batches or a torch DataLoader
+                opt:torch.optim.Optimizer, # Over the parameters of net
                 sched=None, # Learning rate scheduler to step after each batch, if any
                 smoothing:float=0., # Label smoothing, 0 to 1
                 precision:str='float32', # Or 'bf16'
@@ -176,15 +176,15 @@ def train_epoch(net:torch.nn.Module, # Trained in place
 
 # %% ../nbs/03_training.ipynb #74033c08
 def fit(net:torch.nn.Module, # Trained in place
-        train_dl, # Batches (x, y), as of `Batches` or a torch `DataLoader`
+        train_dl, # Batches (x, y), as of Batches or a torch DataLoader
         test_dl, # The same, to score after each epoch; None: don't
-        opt:torch.optim.Optimizer, # Over the parameters of `net`
+        opt:torch.optim.Optimizer, # Over the parameters of net
         sched, # Learning rate scheduler, or None
         epochs:int=20, # Train until the history has this many rows, at least 1
-        per_batch:bool=False, # Step `sched` after each batch, not each epoch?
+        per_batch:bool=False, # Step sched after each batch, not each epoch?
         on_epoch=None, # Called with the history after each epoch
         hist:History=None, # A history to continue; None: begin
-        **kwargs, # For `train_epoch`: smoothing, precision
+        **kwargs, # For train_epoch: smoothing, precision
        )->History: # One row an epoch
     "Train `net`, counting as it goes"
     hist = History() if hist is None else hist
@@ -226,7 +226,7 @@ class Recipe:
     momentum: float = 0.9      # Of SGD, 0 to 0.999
     nesterov: bool = False     # Nesterov's form of momentum?
     weight_decay: float = 0.   # Of SGD, 0 to 1
-    schedule: str = 'step'     # 'step': times `gamma` after `step_at` epochs; 'onecycle': up, down
+    schedule: str = 'step'     # 'step': times gamma after step_at epochs; 'onecycle': up, down
     step_at: int = 15          # Epochs before a step, at least 1
     gamma: float = 0.1         # Factor of a step, > 0, at most 1
     warmup: float = 0.3        # Share of one-cycle's batches on the way up, 0.01 to 0.99
@@ -254,9 +254,9 @@ RECIPES = {r.name: r for r in (
            init='orthogonal', augment='shift'))}
 
 # %% ../nbs/03_training.ipynb #1f9549b2
-def get_recipe(recipe='fast', # A name in `RECIPES`, or a `Recipe`
-               **changes, # Fields to change, as `epochs=3`
-              )->Recipe: # `InputError` if the name, a field or a value is unknown
+def get_recipe(recipe='fast', # A name in RECIPES, or a Recipe
+               **changes, # Fields to change, as epochs=3
+              )->Recipe: # InputError if the name, a field or a value is unknown
     "A recipe by name, with changes"
     if isinstance(recipe, str):
         if recipe not in RECIPES:
@@ -293,7 +293,7 @@ def _read_json(path):
 
 # %% ../nbs/03_training.ipynb #697eba78
 def save_checkpoint(path, # Of the file
-                    net:torch.nn.Module, # As `fit` trains it
+                    net:torch.nn.Module, # As fit trains it
                     opt:torch.optim.Optimizer, # Its optimizer
                     sched, # Its scheduler
                     generator:torch.Generator, # Of order and augmentation
@@ -305,12 +305,12 @@ def save_checkpoint(path, # Of the file
     with replacing(path) as temp: torch.save(state, temp)
 
 # %% ../nbs/03_training.ipynb #a896eac3
-def load_checkpoint(path, # As `save_checkpoint` wrote it
+def load_checkpoint(path, # As save_checkpoint wrote it
                     net:torch.nn.Module, # Set to its state, as all below
-                    opt:torch.optim.Optimizer, # Over the parameters of `net`
-                    sched, # Over `opt`
+                    opt:torch.optim.Optimizer, # Over the parameters of net
+                    sched, # Over opt
                     generator:torch.Generator, # Of order and augmentation
-                   )->History: # So far, to hand to `fit`
+                   )->History: # So far, to hand to fit
     "Set everything back to where a checkpoint was taken"
     try: state = torch.load(path, weights_only=True, map_location='cpu')
     except FileNotFoundError: raise InputError(f'{path} is not there; name a checkpoint') from None
@@ -337,7 +337,7 @@ def _check_weights(state, net, path):
 
 def load_weights(net:torch.nn.Module, # Changed in place
                  path, # Of a safetensors file
-                )->torch.nn.Module: # The same `net`
+                )->torch.nn.Module: # The same net
     "Give `net` the weights in a file; `InputError` if they aren't of such a network"
     try: state = load_file(path)
     except (FileNotFoundError, IsADirectoryError):
@@ -385,13 +385,13 @@ def _report(recipe, data, hist, device, precision):
                                                    python=platform.python_version()))
 
 # %% ../nbs/03_training.ipynb #35e57af3
-def train(recipe='fast', # A name in `RECIPES`, or a `Recipe`
-          data='auto', # As for `load_data`, or a `DigitData`
-          out=None, # The run's folder; None: a new one in `runs`
+def train(recipe='fast', # A name in RECIPES, or a Recipe
+          data='auto', # As for load_data, or a DigitData
+          out=None, # The run's folder; None: a new one in runs
           root=None, # A folder to search for MNIST first
-          device:str='auto', # As for `pick_device`
-          precision:str='auto', # As for `pick_precision`
-          **changes, # Fields of the recipe to change, as `epochs=3`
+          device:str='auto', # As for pick_device
+          precision:str='auto', # As for pick_precision
+          **changes, # Fields of the recipe to change, as epochs=3
          )->Run: # Also saved in its folder
     "Train a network by a recipe, score it on images it has not seen, and save the run"
     recipe, device = get_recipe(recipe, **changes), pick_device(device)
@@ -429,7 +429,7 @@ def _save_run(run):
 
 # %% ../nbs/03_training.ipynb #aab6d50f
 def load_run(path, # The folder of a finished run
-             device:str='auto', # As for `pick_device`
+             device:str='auto', # As for pick_device
             )->Run: # Its network is in evaluation mode
     "A saved run"
     path, device = Path(path), pick_device(device)

@@ -88,7 +88,7 @@ def set_seed(seed:int=0, # 0 to 2**32-1
 
 # %% ../nbs/02_utils.ipynb #7e90f458
 def pick_device(name:str='auto', # 'auto', or as torch names it: 'cuda', 'cuda:1', 'mps', 'cpu'
-               )->torch.device: # One that is there; `InputError` if the named one isn't
+               )->torch.device: # One that is there; InputError if the named one isn't
     "The device to train on"
     count = {'cuda': torch.cuda.device_count() if torch.cuda.is_available() else 0,
              'mps': int(torch.backends.mps.is_available()), 'cpu': 1}
@@ -130,7 +130,7 @@ def autocast(device:torch.device, # Where the computation runs
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16')
 
 # %% ../nbs/02_utils.ipynb #ea8041d6
-def device_name(device:torch.device, # As from `pick_device`
+def device_name(device:torch.device, # As from pick_device
                )->str: # As its maker calls it, with the number of threads for a CPU
     "A name for `device` that a reader can compare with"
     if device.type == 'cuda': return torch.cuda.get_device_name(device)
