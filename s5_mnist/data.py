@@ -43,7 +43,7 @@ class DigitData(NamedTuple):
     train_y: torch.Tensor # [N] int64, 0 to 9
     test_x: torch.Tensor  # [M,28,28] uint8
     test_y: torch.Tensor  # [M] int64
-    name: str             # 'MNIST' or 'generated digits'
+    name: str             # 'MNIST', 'generated digits', or your own
 
 # %% ../nbs/00_data.ipynb #0c60238c
 def check_digits(x:torch.Tensor, # Images, to be [N,28,28] uint8 with N at least 1
@@ -51,6 +51,9 @@ def check_digits(x:torch.Tensor, # Images, to be [N,28,28] uint8 with N at least
                  what:str='data', # What to call them in the message
                 )->None: # Raises InputError if they are anything else
     "Refuse images or labels that a network for digits can't learn from"
+    for t in (x, y):
+        if not isinstance(t, torch.Tensor):
+            raise InputError(f'{what}: found {type(t).__name__}; use torch.as_tensor')
     if x.dtype != torch.uint8 or x.ndim != 3 or tuple(x.shape[1:]) != (28,28):
         raise InputError(f'{what}: images must be uint8 [N,28,28], found {x.dtype} {list(x.shape)}')
     if y.dtype != torch.int64 or y.shape != x.shape[:1]:
@@ -154,7 +157,10 @@ def download_file(name:str, # As 't10k-labels-idx1-ubyte.gz'
         except (OSError, InputError, http.client.HTTPException) as e:
             faults.append(f'{mirror}: {str(e) or type(e).__name__}')
         else:
-            with replacing(Path(folder)/name) as temp: temp.write_bytes(raw)
+            try:
+                with replacing(Path(folder)/name) as temp: temp.write_bytes(raw)
+            except OSError as e:
+                raise InputError(f'{folder} cannot be written ({e.strerror})') from None
             return content
     raise FileNotFoundError(f'{name} could not be downloaded ({"; ".join(faults)}). Check the '
                             'connection, or set S5_MNIST_DATA to a folder that holds MNIST/raw.')
@@ -162,9 +168,12 @@ def download_file(name:str, # As 't10k-labels-idx1-ubyte.gz'
 # %% ../nbs/00_data.ipynb #425df5f0
 def data_folders(root=None, # A folder to search first, if any
                 )->list: # Of Path, in the order of search
-    "The folders in which MNIST is looked for"
-    places = (root, os.environ.get('S5_MNIST_DATA'), xdg_cache_home()/'s5_mnist')
-    return [Path(p).expanduser() for p in places if p]
+    "The folders in which MNIST is looked for; `InputError` if one that is named is not there"
+    named = {'root': root, 'S5_MNIST_DATA': os.environ.get('S5_MNIST_DATA')}
+    named = {k: Path(v).expanduser() for k,v in named.items() if v}
+    for k,path in named.items():
+        if not path.is_dir(): raise InputError(f'{k}={path} is no folder; make it, or name another')
+    return [*named.values(), xdg_cache_home()/'s5_mnist']
 
 def _find(name, folders):
     "The first path under `folders` that holds the file `name`, packed or not, or None"
@@ -216,12 +225,12 @@ def drive_folder(wanted:bool=True, # Use Google Drive?
         return None
     return folder
 
-# %% ../nbs/00_data.ipynb #fa16208b
+# %% ../nbs/00_data.ipynb #49da83d8
 FONTS = ([f'DejaVu{f}{s}' for f in ('Sans', 'SansMono')
           for s in ('', '-Bold', '-Oblique', '-BoldOblique')]
          + [f'DejaVuSerif{s}' for s in ('', '-Bold', '-Italic', '-BoldItalic')]
          + [f'STIXGeneral{s}' for s in ('', 'Bol', 'Italic', 'BolIta')]
-         + [f'cm{s}10' for s in ('r', 'b', 'ss', 'tt', 'ti')])
+         + [f'cm{s}10' for s in ('r', 'b', 'ss', 'tt')]) # In every matplotlib since 3.7
 
 # %% ../nbs/00_data.ipynb #a87c80bf
 @lru_cache(maxsize=None)
@@ -277,10 +286,11 @@ def generate_digits(n:int, # How many, at least 1
 def generated_data(train:int=10_000, # Training images, at least 1
                    test:int=2_000, # Test images, at least 1
                    seed:int=0, # Of the training images; the test images are drawn with another
-                  )->DigitData: # Named 'generated digits'
+                  )->DigitData: # Named 'generated digits', with sizes and seed if not the defaults
     "Generated digits in the form of MNIST"
-    return DigitData(*generate_digits(train, 2*seed), *generate_digits(test, 2*seed+1),
-                     'generated digits')
+    name = 'generated digits'
+    if (train, test, seed) != (10_000, 2_000, 0): name += f' ({train:,} + {test:,}, seed {seed})'
+    return DigitData(*generate_digits(train, 2*seed), *generate_digits(test, 2*seed+1), name)
 
 # %% ../nbs/00_data.ipynb #c42de298
 def load_data(kind:str='auto', # 'mnist', 'digits' (generated), or 'auto': MNIST where it can be had

@@ -92,7 +92,7 @@ class LayerStats(NamedTuple):
     macs: int     # Multiply-adds for one image
 
 # %% ../nbs/01_model.ipynb #5cbcef1d
-def layer_stats(net:nn.Module, # A chain of convolutions, pools and linear layers
+def layer_stats(net:nn.Module, # A chain of square convolutions (no dilation), pools, linear layers
                 size:tuple=(1,28,28), # Of one image: channels, height, width
                )->list: # Of LayerStats, in the order in which the layers run
     "Receptive field, stride and multiply-adds of each layer"
@@ -101,9 +101,9 @@ def layer_stats(net:nn.Module, # A chain of convolutions, pools and linear layer
         before, r, j = (rows[-1].out, *rows[-1][3:5]) if rows else (size, 1, 1)
         if isinstance(m, nn.Linear): k, step = before[-1] if len(before) == 3 else 1, 1
         else: k, step = (v[0] if isinstance(v, tuple) else v for v in (m.kernel_size, m.stride))
-        macs = 0 if isinstance(m, nn.MaxPool2d) else out.numel()*m.weight[0].numel()
+        macs = out.numel()*m.weight[0].numel() if hasattr(m, 'weight') else 0
         rows.append(LayerStats(names[m], k, tuple(out.shape[1:]), r+(k-1)*j, j*step, macs))
-    kinds = nn.Conv2d, nn.MaxPool2d, nn.Linear
+    kinds = nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Linear
     hooks = [m.register_forward_hook(note) for m in names if isinstance(m, kinds)]
     try:
         with torch.no_grad(): net(torch.zeros(1, *size, device=next(net.parameters()).device))

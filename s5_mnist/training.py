@@ -75,6 +75,7 @@ def evaluate(net:torch.nn.Module, # Left as it was: weights, and train or eval m
     y, answer = torch.cat(labels).cpu(), torch.cat(answers).cpu()      # [N]
     confusion = torch.bincount(10*y+answer, minlength=100).view(10, 10)
     loss = torch.stack(losses).cpu().double().sum().item()/len(y)
+    if not math.isfinite(loss): raise InputError(f'loss {loss}: images or weights are no numbers')
     wrong = (y != answer).nonzero()[:,0]                               # [N-correct]
     return Score(len(y)-len(wrong), len(y), loss, confusion, wrong)
 
@@ -126,12 +127,13 @@ def save_history(hist:History, # With at least one row
 def load_history(path, # Of the CSV file
                 )->History: # InputError if there is none in it
     "The history in a CSV file that `save_history` wrote"
-    number = lambda v: float(v) if '.' in v or 'e' in v else int(v)
+    number = lambda v: int(v) if v.isdigit() else float(v)
     try: rows = list(csv.DictReader(_read(path).splitlines()))
     except csv.Error as e: raise InputError(f'{path} is damaged: {e}') from None
     held_out = 'validation' if rows and 'validation_n' in rows[0] else 'test'
     try: return History([{k: number(v) for k,v in r.items()} for r in rows], held_out=held_out)
-    except (ValueError, TypeError) as e: raise InputError(f'{path} is damaged: {e}') from None
+    except (ValueError, TypeError, AttributeError) as e: # No number, a cell too many or too few
+        raise InputError(f'{path} is damaged: {e}') from None
 
 # %% ../nbs/03_training.ipynb #b278da80
 def _progress(dl, title):
@@ -194,7 +196,7 @@ def fit(net:torch.nn.Module, # Trained in place
         loss, correct, n = train_epoch(net, train_dl, opt, sched if per_batch else None,
                                        title=f'epoch {epoch}/{epochs}', **kwargs)
         if not math.isfinite(loss):
-            raise InputError(f'loss {loss} in epoch {epoch}: it diverged; lower lr={lr:g}')
+            raise InputError(f'loss {loss} in epoch {epoch}: it diverged; lower the learning rate')
         if sched and not per_batch: sched.step()
         row = dict(epoch=epoch, lr=lr, train_loss=loss, train_correct=correct, train_n=n)
         if test_dl is not None:
@@ -246,6 +248,7 @@ class Recipe:
             lo, hi = _RANGES.get(f.name, (v, v))
             if f.name in _RANGES and not lo <= v <= hi:
                 _refuse(f.name, v, f'is out of range; give {lo} to {hi}')
+        if not self.name.isidentifier(): _refuse('name', self.name, 'must be a word')
 
 # %% ../nbs/03_training.ipynb #d3f359c5
 RECIPES = {r.name: r for r in (
@@ -295,20 +298,21 @@ def _read_json(path):
 def save_checkpoint(path, # Of the file
                     net:torch.nn.Module, # As fit trains it
                     opt:torch.optim.Optimizer, # Its optimizer
-                    sched, # Its scheduler
+                    sched, # Its scheduler, or None
                     generator:torch.Generator, # Of order and augmentation
                     hist:History, # So far
                    )->None:
     "Write all that a training needs to go on"
-    state = dict(version=1, net=net.state_dict(), opt=opt.state_dict(), sched=sched.state_dict(),
-                 generator=generator.get_state(), history=hist.rows)
+    state = dict(version=1, net=net.state_dict(), opt=opt.state_dict(),
+                 sched=sched.state_dict() if sched else None, generator=generator.get_state(),
+                 history=hist.rows, held_out=hist.held_out)
     with replacing(path) as temp: torch.save(state, temp)
 
 # %% ../nbs/03_training.ipynb #a896eac3
 def load_checkpoint(path, # As save_checkpoint wrote it
                     net:torch.nn.Module, # Set to its state, as all below
                     opt:torch.optim.Optimizer, # Over the parameters of net
-                    sched, # Over opt
+                    sched, # Over opt, or None
                     generator:torch.Generator, # Of order and augmentation
                    )->History: # So far, to hand to fit
     "Set everything back to where a checkpoint was taken"
@@ -322,9 +326,9 @@ def load_checkpoint(path, # As save_checkpoint wrote it
     _check_weights(state['net'], net, path)
     net.load_state_dict(state['net'])
     opt.load_state_dict(state['opt'])
-    sched.load_state_dict(state['sched'])
+    if sched: sched.load_state_dict(state['sched'])
     generator.set_state(state['generator'])
-    return History(state['history'])
+    return History(state['history'], held_out=state['held_out'])
 
 # %% ../nbs/03_training.ipynb #61449e94
 def _check_weights(state, net, path):
@@ -350,15 +354,19 @@ def load_weights(net:torch.nn.Module, # Changed in place
 
 # %% ../nbs/03_training.ipynb #db09c980
 def _run_folder(out, recipe):
-    "A new folder for a run; `InputError` if it can't be written or holds a run"
+    "The folder for a new run; `InputError` if there is something in it"
     name = Path('runs')/f'{recipe.name}-{recipe.seed}'
     paths = [Path(out)] if out else [name, *(Path(f'{name}-{i}') for i in range(2, 1000))]
-    path = next((p for p in paths if not (p/'config.json').exists()), None)
-    if path is None: raise InputError(f'{paths[0]} already holds a run; choose another folder')
-    try: _write_json(path/'config.json', {}) # Makes the folder, and shows that it can be written
+    path = next((p for p in paths if not p.is_dir() or not any(p.iterdir())), None)
+    if path is None: raise InputError(f'{paths[0]} is not empty; choose another folder')
+    return path
+
+def _begin(path, recipe, data, precision):
+    "Make the folder and write config.json; `InputError` if that can't be done"
+    config = dict(version=1, recipe=asdict(recipe), data=data.name, precision=precision)
+    try: _write_json(path/'config.json', config)
     except OSError as e:
         raise InputError(f'{path} cannot be written ({e.strerror}); choose another') from None
-    return path
 
 # %% ../nbs/03_training.ipynb #0db1d828
 class Run(NamedTuple):
@@ -395,16 +403,14 @@ def train(recipe='fast', # A name in RECIPES, or a Recipe
          )->Run: # Also saved in its folder
     "Train a network by a recipe, score it on images it has not seen, and save the run"
     recipe, device = get_recipe(recipe, **changes), pick_device(device)
-    precision = pick_precision(precision, device)
+    precision, path = pick_precision(precision, device), _run_folder(out, recipe)
     if not isinstance(data, DigitData): data = load_data(data, root)
     g = torch.Generator().manual_seed(recipe.seed)
     net = init_weights(Net(), recipe.init, g).to(device, memory_format=torch.channels_last)
     dls = loaders(data, recipe.bs, AUGMENTS[recipe.augment], recipe.valid, device, g)
     opt, sched = make_optimizer(net, recipe, len(dls.train))
-    path = _run_folder(out, recipe)
     hist = History(held_out='validation' if recipe.valid else 'test')
-    _write_json(path/'config.json',
-                dict(version=1, recipe=asdict(recipe), data=data.name, precision=precision))
+    _begin(path, recipe, data, precision)
     def save(hist):
         save_history(hist, path/'history.csv')
         save_checkpoint(path/'last.ckpt', net, opt, sched, g, hist)
@@ -438,7 +444,10 @@ def load_run(path, # The folder of a finished run
         raise InputError(f'{path/"config.json"}: a recipe in version 1 of the format is expected')
     recipe = get_recipe(Recipe(), **config['recipe'])
     net = load_weights(Net(), path/'model.safetensors').to(device).eval()
-    return Run(path, recipe, net, load_history(path/'history.csv'), _read_json(path/'report.json'))
+    report = _read_json(path/'report.json')
+    if not {'recipe', 'changes', 'seed'} <= report.keys():
+        raise InputError(f'{path/"report.json"} is no report of a run')
+    return Run(path, recipe, net, load_history(path/'history.csv'), report)
 
 # %% ../nbs/03_training.ipynb #a252bce3
 @contextmanager
@@ -475,7 +484,8 @@ def s5_train(recipe:str='fast', # The recipe to train by: s5 (the assignment's 2
     with one_line_errors('s5_train'):
         changes = {k: v for k,v in dict(epochs=epochs, bs=bs, lr=lr).items() if v is not None}
         recipe, where = get_recipe(recipe, seed=seed, valid=valid, **changes), pick_device(device)
-        precision, data = pick_precision(precision, where), load_data(data, root)
+        out, precision = _run_folder(out, recipe), pick_precision(precision, where)
+        data = load_data(data, root)
         print(f'{recipe.name} on {data.name}, {device_name(where)}, {precision}', flush=True)
         run = train(recipe, data, out, device=device, precision=precision)
         line = _result(run.history.score, run.report['held_out'], run.report)
@@ -492,6 +502,8 @@ def s5_eval(run:str, # The folder of a finished run
     with one_line_errors('s5_eval'):
         trained = load_run(run, device)
         was = _read_json(Path(run)/'config.json').get('data')
-        digits = load_data(data or ('mnist' if was == 'MNIST' else 'digits'), root)
+        kind = data or {'MNIST': 'mnist', 'generated digits': 'digits'}.get(was)
+        if kind is None: raise InputError(f'{run} was trained on {was!r}; name a set with --data')
+        digits = load_data(kind, root)
         score = evaluate(trained.net, loaders(digits).test)
         print(_result(score, f'{digits.name}, test images', trained.report))

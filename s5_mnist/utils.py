@@ -6,7 +6,7 @@
 __all__ = ['plot_samples', 'plot_accuracy_metrics', 'set_seed', 'pick_device', 'native_bf16', 'pick_precision', 'autocast',
            'device_name']
 
-# %% ../nbs/02_utils.ipynb #ca56fa45
+# %% ../nbs/02_utils.ipynb #c5544273
 import platform
 import random
 from pathlib import Path
@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from .data import InputError
 
@@ -37,7 +37,7 @@ def plot_samples(batch_data:torch.Tensor, # [B,1,28,28] or [B,28,28], any range;
     return fig
 
 # %% ../nbs/02_utils.ipynb #ca705b4b
-def _stretch(acc): return -np.log10(100.05-np.clip(acc, 0, 100)) # 90, 99, 99.9: equal steps
+def _stretch(acc): return -np.log10(100.05-np.clip(acc, 0, 100)) # log of what is missing
 def _unstretch(y): return 100.05-10**-y
 
 def _curve(ax, values, title):
@@ -48,6 +48,7 @@ def _curve(ax, values, title):
         ax.set_yscale('function', functions=(_stretch, _unstretch))
         ax.yaxis.set_major_locator(FixedLocator([0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 100]))
     ax.yaxis.set_major_formatter('{x:g}')
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.plot(range(1, len(values)+1), values, marker='.', markersize=5, lw=1.5,
             color='C0' if 'Train' in title else 'C1')
     ax.annotate(form.format(values[-1]), (len(values), values[-1]), xytext=(5, 0), fontsize=9,
@@ -127,6 +128,8 @@ def autocast(device:torch.device, # Where the computation runs
              precision:str, # 'bf16' or 'float32'
             )->torch.autocast: # A context manager
     "Compute products in bf16, or change nothing"
+    if precision not in ('bf16', 'float32'):
+        raise InputError(f'precision {precision!r} is unknown; choose bf16 or float32')
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16')
 
 # %% ../nbs/02_utils.ipynb #ea8041d6

@@ -61,4 +61,5 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr(data_module, 'MNIST_FILES', table)
     monkeypatch.delenv('S5_MNIST_DATA', raising=False)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    (tmp_path/'d').mkdir()
     return files

@@ -65,7 +65,9 @@ def run(path, skip=SKIPPED):
                 missing |= changed
                 yield i, cell, stored, None
                 continue
-            fresh = shell.cell(cell) or cell.get('outputs', [])
+            cell.outputs = [] # Or a cell that no longer prints would keep what is stored
+            shell.cell(cell)
+            fresh = cell.outputs
             if shell.exc:
                 raise AssertionError(f'{path.name}, cell {i}:\n{source(cell)}') from shell.exc
             if read & missing:

@@ -83,8 +83,9 @@ WRONG = [
     (['s5_train', '--precision', 'fp8'], "precision 'fp8' is unknown; choose auto, bf16 or float32"),
     (['s5_train', '--data', 'digits', '--out', 'file/run'], 'file/run cannot be written'),
     (['s5_train', '--data', 'digits', '--out', '/proc/run'], '/proc/run cannot be written'),
-    (['s5_train', '--data', 'digits', '--out', 'full'], 'full already holds a run; choose another folder'),
+    (['s5_train', '--data', 'digits', '--out', 'full'], 'full is not empty; choose another folder'),
     (['s5_train', '--root', 'spoilt'], 'train-images-idx3-ubyte: wrong content: expected 47040016 bytes, found an empty'),
+    (['s5_train', '--root', 'typo'], 'root=typo is no folder'),
     (['s5_eval', 'nothing'], 'nothing/config.json is not there'),
     (['s5_eval', 'other', '--device', 'cpu'], 'other/model.safetensors is of another model'),
 ]

@@ -147,14 +147,14 @@ def test_folder(run, small):
     assert sorted(os.listdir(run.path)) == ['config.json', 'curves.png', 'history.csv', 'last.ckpt',
                                             'model.safetensors', 'report.json']
     config, report = (json.loads((run.path/f'{n}.json').read_text()) for n in ('config', 'report'))
-    assert Recipe(**config['recipe']) == run.recipe and config['data'] == 'generated digits'
+    assert Recipe(**config['recipe']) == run.recipe and config['data'] == small.name
     rows = list(csv.DictReader(open(run.path/'history.csv')))
     assert [r['epoch'] for r in rows] == ['1', '2'] and rows[-1]['train_n'] == '300'
     score = evaluate(run.net, loaders(small).test)
     assert (report['correct'], report['n']) == (score.correct, 130) == (int(rows[-1]['test_correct']), 130)
     assert report['halves'] == [[65-(score.wrong < 65).sum().item(), 65], [65-(score.wrong >= 65).sum().item(), 65]]
     assert report['changes'] == {'epochs': 2, 'lr': 0.02} and report['seed'] == 6
-    assert report['held_out'] == 'generated digits, test images' and report['seconds'] > 0
+    assert report['held_out'] == f'{small.name}, test images' and report['seconds'] > 0
     assert (run.path/'curves.png').read_bytes().startswith(b'\x89PNG')
     assert not run.net.training
 
@@ -180,6 +180,7 @@ def test_last_checkpoint_is_the_last_epoch(run):
 
 
 @pytest.mark.parametrize('change, said', [
+    (lambda d: (d/'report.json').write_text('{}'), 'report.json is no report'),
     (lambda d: (d/'config.json').unlink(), 'config.json is not there'),
     (lambda d: (d/'config.json').write_text('{'), 'config.json is damaged'),
     (lambda d: (d/'config.json').write_bytes(b'\xff\xfe'), 'config.json is damaged'),
@@ -205,7 +206,7 @@ def test_a_spoilt_folder_is_refused(run, tmp_path, change, said):
 
 def test_a_folder_with_a_run_is_left_alone(run, small):
     before = {n: (run.path/n).read_bytes() for n in os.listdir(run.path)}
-    with pytest.raises(InputError, match='already holds a run'):
+    with pytest.raises(InputError, match='is not empty'):
         train('fast', small, run.path, **QUICK)
     assert before == {n: (run.path/n).read_bytes() for n in os.listdir(run.path)}
 
@@ -226,7 +227,7 @@ def test_validation_leaves_the_test_set_alone(small, tmp_path):
     "With `valid`, the report speaks of the last training images, and the test images are never touched"
     poisoned = DigitData(*small[:2], torch.zeros_like(small.test_x), small.test_y, small.name)
     a, b = (train('fast', d, tmp_path/n, valid=100, **QUICK) for n, d in (('a', small), ('b', poisoned)))
-    assert a.report['held_out'] == 'generated digits, last 100 training images'
+    assert a.report['held_out'] == f'{small.name}, last 100 training images'
     assert a.report['n'] == 100 and a.history.rows[-1]['train_n'] == 200
     assert a.report['correct'] == b.report['correct'] and a.report['loss'] == b.report['loss']
     assert 'validation_n' in a.history.rows[0] and 'test_n' not in a.history.rows[0]
@@ -251,6 +252,26 @@ def test_progress_is_shown_to_somebody_who_looks(small, monkeypatch, capsys):
         else:
             assert shown == ''
     assert len(lines[0]) == len(lines[1]) == 1
+
+
+def test_nothing_of_somebody_elses_is_overwritten(small, tmp_path):
+    (tmp_path/'report.json').write_text('mine')
+    with pytest.raises(InputError, match='is not empty'):
+        train('fast', small, tmp_path, **QUICK)
+    assert (tmp_path/'report.json').read_text() == 'mine' and os.listdir(tmp_path) == ['report.json']
+
+
+def test_weights_that_are_no_numbers_get_no_score(small):
+    net = Net()
+    with torch.no_grad():
+        net.fc2.bias[3] = float('nan')
+    with pytest.raises(InputError, match='loss nan'):
+        evaluate(net, loaders(small).test)
+
+
+def test_names_of_recipes_stay_in_their_folder():
+    with pytest.raises(InputError, match='must be a word'):
+        get_recipe('s5', name='../elsewhere')
 
 
 def test_no_epochs_are_refused(small):
