@@ -160,7 +160,8 @@ def download_file(name:str, # As 't10k-labels-idx1-ubyte.gz'
             try:
                 with replacing(Path(folder)/name) as temp: temp.write_bytes(raw)
             except OSError as e:
-                raise InputError(f'{folder} cannot be written ({e.strerror})') from None
+                why = f'{folder} cannot be written ({e.strerror}); name another folder'
+                raise InputError(why) from None
             return content
     raise FileNotFoundError(f'{name} could not be downloaded ({"; ".join(faults)}). Check the '
                             'connection, or set S5_MNIST_DATA to a folder that holds MNIST/raw.')
