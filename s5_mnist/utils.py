@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 
 from .data import InputError
 
@@ -43,7 +43,9 @@ def _unstretch(y): return 100.05-10**-y
 def _curve(ax, values, title):
     "One curve over epochs from 1, its last value written at its end"
     form, unit = ('{:.4f}', 'loss (nats)') if 'loss' in title else ('{:.2f} %', 'accuracy (%)')
-    if 'loss' in title: ax.set_yscale('log', nonpositive='clip')
+    if 'loss' in title:
+        ax.set_yscale('log', nonpositive='clip')
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     else:
         ax.set_yscale('function', functions=(_stretch, _unstretch))
         ax.yaxis.set_major_locator(FixedLocator([0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 100]))
