@@ -16,7 +16,6 @@ import importlib.util
 import math
 import os
 import struct
-import sys
 import zlib
 from contextlib import contextmanager
 from functools import lru_cache
