@@ -6,9 +6,9 @@
 __all__ = ['MNIST_FILES', 'MNIST_MEAN', 'MNIST_STD', 'FONTS', 'InputError', 'DigitData', 'check_digits', 'parse_idx', 'IdxFile',
            'verified', 'replacing', 'download_file', 'data_folders', 'load_mnist', 'drive_folder', 'frame_digit',
            'generate_digits', 'generated_data', 'load_data', 's5_transforms', 'crop_rotate', 's5_augment',
-           'random_shift', 'Batches', 'Loaders', 'loaders']
+           'random_shift', 'Batches', 'Loaders', 'loaders', 'Share']
 
-# %% ../nbs/00_data.ipynb #25167aa2
+# %% ../nbs/00_data.ipynb #1513db4b
 import gzip
 import hashlib
 import http.client
@@ -28,8 +28,6 @@ from fastcore.xdg import xdg_cache_home
 from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 from torch.nn import functional as F
-from torchvision import transforms
-from torchvision.datasets import MNIST
 
 # %% ../nbs/00_data.ipynb #ed43a625
 class InputError(ValueError):
@@ -149,7 +147,8 @@ def download_file(name:str, # As 't10k-labels-idx1-ubyte.gz'
                  )->bytes: # Its content, unpacked; FileNotFoundError if no mirror has it
     "Fetch one of MNIST's files from the first mirror that serves it whole"
     faults, limit = [], MNIST_FILES[name.removesuffix('.gz')].packed
-    for mirror in MNIST.mirrors if mirrors is None else mirrors:
+    if mirrors is None: from torchvision.datasets.mnist import MNIST; mirrors = MNIST.mirrors
+    for mirror in mirrors:
         try:
             with urlopen(mirror+name, timeout=timeout) as r: raw = r.read(limit+1)
             content = verified(raw, name, mirror+name)
@@ -308,8 +307,9 @@ def load_data(kind:str='auto', # 'mnist', 'digits' (generated), or 'auto': MNIST
 
 # %% ../nbs/00_data.ipynb #8c3c2fc5
 def s5_transforms(train:bool=True, # With the random crop and rotation?
-                 )->transforms.Compose: # PIL image in, float32 [1,28,28] out, normalised
+                 ): # torchvision's Compose: PIL image in, float32 [1,28,28] out, normalised
     "The assignment's transforms for `torchvision.datasets.MNIST`"
+    from torchvision import transforms
     augment = [transforms.RandomApply([transforms.CenterCrop(22)], p=0.1),
                transforms.Resize((28,28)),
                transforms.RandomRotation((-15., 15.), fill=0)]
@@ -366,20 +366,23 @@ class Batches:
                  augment=None, # Function of ([B,1,28,28] float32 in [0,1], generator), or None
                  generator:torch.Generator=None, # Of both; None: torch's global one
                  device='cpu', # Where the images live
+                 part:float=1., # Part of the images to draw each epoch, > 0 to 1; needs shuffle
                 ):
         check_digits(x, y)
         if bs < 1: raise InputError(f'bs={bs}: a batch holds at least one image')
+        if not 0 < part <= 1: raise InputError(f'part={part}: give more than 0, at most 1')
+        self.n = max(1, round(part*len(x))) if shuffle else len(x) # Images an epoch
         self.x, self.y, self.bs, self.shuffle = x.to(device), y.to(device), bs, shuffle
         self.augment, self.generator = augment, generator
 
-    def __len__(self): return math.ceil(len(self.x)/self.bs)
+    def __len__(self): return math.ceil(self.n/self.bs)
 
     def __iter__(self):
-        n, g = len(self.x), self.generator
+        g = self.generator
         if self.shuffle:
-            order = torch.randperm(n, generator=g, device=g.device if g else 'cpu')
-            order = order.to(self.x.device)                     # [N]
-        for i in range(0, n, self.bs):
+            order = torch.randperm(len(self.x), generator=g, device=g.device if g else 'cpu')
+            order = order[:self.n].to(self.x.device)            # [n]
+        for i in range(0, self.n, self.bs):
             b = order[i:i+self.bs] if self.shuffle else slice(i, i+self.bs)
             x = self.x[b].unsqueeze(1).float()/255              # [B,1,28,28] in [0,1]
             if self.augment is not None: x = self.augment(x, g)
@@ -399,13 +402,41 @@ def loaders(data:DigitData, # As from load_mnist
             valid:int=0, # How many of the last training images to keep for validation
             device='cpu', # Where the batches appear
             generator:torch.Generator=None, # Order and augmentation; None: a new one, seeded with 0
-            test_bs:int=1000, # Images in a validation or test batch, at least 1
+            test_bs:int=100, # Images in a validation or test batch, at least 1
+            part:float=1., # Part of the training images to draw for an epoch, > 0 to 1
            )->Loaders: # x [B,1,28,28] float32 normalised and y [B] int64, on the device
     "Batches for training, validation and testing, with no image dropped"
     n = len(data.train_x)-valid
     if valid < 0 or n < 1:
         raise InputError(f'valid={valid}: keep 0 to {len(data.train_x)-1} of the training images')
     if generator is None: generator = torch.Generator().manual_seed(0)
-    train = Batches(data.train_x[:n], data.train_y[:n], bs, True, augment, generator, device)
+    train = Batches(data.train_x[:n], data.train_y[:n], bs, True, augment, generator, device, part)
     held = Batches(data.train_x[n:], data.train_y[n:], test_bs, device=device) if valid else None
     return Loaders(train, held, Batches(data.test_x, data.test_y, test_bs, device=device))
+
+# %% ../nbs/00_data.ipynb #c358edca
+class Share:
+    "Every `world`-th image of each batch of `dl`, from image `rank` on"
+    def __init__(self,
+                 dl, # Batches, the same ones in every process
+                 rank:int, # Number of this process, from 0
+                 world:int, # How many processes there are
+                ):
+        if not 0 <= rank < world: raise InputError(f'rank={rank}: give 0 to {world-1}')
+        self.dl, self.rank, self.world = dl, rank, world
+        self.images = 0 # In the latest batch, before it was shared out
+
+    def __len__(self): return len(self.dl)
+
+    def __iter__(self):
+        for x,y in self.dl:
+            self.images = len(y)
+            yield x[self.rank::self.world], y[self.rank::self.world]
+
+    def merge(self,
+              shares, # One tensor from each process, for the images of its share
+             )->torch.Tensor: # For all images of the batch, in their order
+        "Put the shares of a batch together"
+        whole = shares[0].new_empty(sum(map(len, shares)), *shares[0].shape[1:])
+        for rank,part in enumerate(shares): whole[rank::self.world] = part
+        return whole

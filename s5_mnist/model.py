@@ -28,16 +28,24 @@ class Net(nn.Module):
         self.fc2 = nn.Linear(50, 10)
 
     def forward(self,
-                x:torch.Tensor, # [B,1,28,28] float32, normalised
+                x:torch.Tensor, # [B,1,28,28] float32, normalised; or their middles, [B,1,20,20]
                )->torch.Tensor: # [B,10] logits
-        if x.shape[1:] != (1,28,28):
-            raise ValueError(f'images must be [B,1,28,28], found {list(x.shape)}')
-        x = F.relu(self.conv1(x))              # [B,32,26,26]
-        x = self.pool(F.relu(self.conv2(x)))   # [B,64,12,12]
-        x = F.relu(self.conv3(x))              # [B,128,10,10]
-        x = self.pool(F.relu(self.conv4(x)))   # [B,256,4,4]
-        x = F.relu(self.fc1(x.flatten(1)))     # [B,50]
-        return self.fc2(x)                     # [B,10]
+        if x.shape[1:] not in ((1,28,28), (1,20,20)):
+            raise ValueError(f'images must be [B,1,28,28], or [B,1,20,20] for their middles; '
+                             f'found {list(x.shape)}')
+        x = F.relu(self.conv1(x))                # [B,32,26,26]
+        x = F.relu(self.pool(self.conv2(x)))     # [B,64,12,12]
+        x = F.relu(self.conv3(x))                # [B,128,10,10]
+        x = F.relu(self.pool(self.conv4(x)))     # [B,256,4,4]
+        if x.shape[-1] == 2: x = F.pad(x, [1]*4) # [B,256,2,2] of a middle -> [B,256,4,4]
+        x = F.relu(self.fc1(x.flatten(1)))       # [B,50]
+        return self.fc2(x)                       # [B,10]
+
+    @torch.no_grad()
+    def start_small(self):
+        "Let the outer places count for nothing until they are trained"
+        self.fc1.weight.view(50, 256, 4, 4).mul_(F.pad(torch.ones(2, 2), [1]*4)) # 0 outside
+        return self
 
 # %% ../nbs/01_model.ipynb #17202d9c
 @torch.no_grad()

@@ -4,38 +4,62 @@
 
 # %% auto #0
 __all__ = ['AUGMENTS', 'RECIPES', 'Score', 'evaluate', 'History', 'save_history', 'load_history', 'train_epoch', 'fit', 'Recipe',
-           'get_recipe', 'make_optimizer', 'save_checkpoint', 'load_checkpoint', 'load_weights', 'Run', 'train',
-           'load_run', 'one_line_errors', 's5_train', 's5_eval']
+           'get_recipe', 'parse_changes', 'orthogonalised', 'Muon', 'make_optimizer', 'save_checkpoint',
+           'load_checkpoint', 'load_weights', 'Run', 'run_versions', 'train', 'record_steps', 'load_run',
+           'process_group', 'one_line_errors', 's5_train', 's5_eval']
 
-# %% ../nbs/03_training.ipynb #41a5adf7
+# %% ../nbs/03_training.ipynb #09059101
 import csv
 import json
 import math
+import os
 import platform
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
+import torch.distributed as dist
 from fastcore.imports import in_notebook
 from fastcore.script import call_parse
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
 from tqdm.auto import tqdm
 
+# %% ../nbs/03_training.ipynb #41a5adf7
 from . import __version__
-from .data import (DigitData, InputError, load_data, loaders, random_shift, replacing,
-                           s5_augment)
+from .data import (DigitData, InputError, Loaders, Share, load_data, loaders, random_shift,
+                           replacing, s5_augment)
 from .model import Net, init_weights
-from .utils import (autocast, device_name, pick_device, pick_precision,
+from .utils import (autocast, device_name, keep_pages, pick_device, pick_speed,
                             plot_accuracy_metrics)
+
+# %% ../nbs/03_training.ipynb #b1566a90
+def _sums(dl, *values):
+    "Each number, added up over the processes that share `dl`"
+    if not isinstance(dl, Share): return [float(v) for v in values]
+    sums = torch.tensor([float(v) for v in values], dtype=torch.float64)
+    if dist.get_backend() == 'nccl': sums = sums.cuda()
+    dist.all_reduce(sums)
+    return sums.tolist()
+
+def _whole(dl, parts):
+    "The values of all images of `dl`, from one tensor a batch in each process that shares it"
+    parts = [p.cpu() for p in parts]
+    if not isinstance(dl, Share): return torch.cat(parts)
+    shares = [None]*dl.world
+    dist.all_gather_object(shares, parts)
+    return torch.cat([dl.merge(batch) for batch in zip(*shares)])
 
 # %% ../nbs/03_training.ipynb #de42d9e7
 class Score(NamedTuple):
@@ -67,14 +91,14 @@ def evaluate(net:torch.nn.Module, # Left as it was: weights, and train or eval m
         for x,y in dl:
             x, y = x.to(device), y.to(device)
             with autocast(device, precision): logits = net(x)          # [B,10]
-            losses.append(F.cross_entropy(logits.float(), y, reduction='sum'))
+            losses.append(F.cross_entropy(logits.float(), y, reduction='none')) # [B]
             answers.append(logits.argmax(1)); labels.append(y)
     finally:
         for m,mode in modes: m.training = mode
     if not labels: raise InputError('no images to evaluate on; the loader is empty')
-    y, answer = torch.cat(labels).cpu(), torch.cat(answers).cpu()      # [N]
+    y, answer, loss = (_whole(dl, v) for v in (labels, answers, losses)) # [N]
     confusion = torch.bincount(10*y+answer, minlength=100).view(10, 10)
-    loss = torch.stack(losses).cpu().double().sum().item()/len(y)
+    loss = loss.double().mean().item()
     if not math.isfinite(loss): raise InputError(f'loss {loss}: images or weights are no numbers')
     wrong = (y != answer).nonzero()[:,0]                               # [N-correct]
     return Score(len(y)-len(wrong), len(y), loss, confusion, wrong)
@@ -135,15 +159,33 @@ def load_history(path, # Of the CSV file
     except (ValueError, TypeError, AttributeError) as e: # No number, a cell too many or too few
         raise InputError(f'{path} is damaged: {e}') from None
 
-# %% ../nbs/03_training.ipynb #b278da80
+# %% ../nbs/03_training.ipynb #8c7c4870
+def _rank():
+    "The number of this process among those that train together; 0 if it is alone"
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+def _world():
+    "How many processes train together"
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
 def _progress(dl, title):
     "A bar over batches where somebody can see it"
-    return tqdm(dl, title, leave=False, disable=not (sys.stderr.isatty() or in_notebook()))
+    seen = (sys.stderr.isatty() or in_notebook()) and hasattr(dl, '__len__') and not _rank()
+    return tqdm(dl, title, leave=False, disable=not seen)
 
-def _show(bar, loss, correct, n):
-    "Loss of the batch and running accuracy beside the bar, ten times an epoch"
-    if not bar.disable and bar.n % max(1, len(bar)//10) == 0:
-        bar.set_postfix_str(f'loss {loss.item():.4f}, {100*correct.item()/n:.2f} %')
+def _show(bar, total, correct, n):
+    "Mean loss and accuracy so far beside the bar, ten times an epoch; to read them halts a GPU"
+    if not bar.disable and not total.is_cuda and bar.n % max(1, len(bar)//10) == 0:
+        bar.set_postfix_str(f'loss {total.item()/n:.4f}, {100*correct.item()/n:.2f} %')
+
+def _check_loss(loss, epoch):
+    "Stop a run that is lost"
+    if not math.isfinite(loss):
+        raise InputError(f'loss {loss} in epoch {epoch}: it diverged; lower the learning rate')
+
+def _images(dl, y):
+    "What to divide a batch's loss by; of several processes torch takes the mean of the gradients"
+    return dl.images/dl.world if isinstance(dl, Share) else len(y)
 
 # %% ../nbs/03_training.ipynb #eeddedb8
 def train_epoch(net:torch.nn.Module, # Trained in place
@@ -152,29 +194,30 @@ def train_epoch(net:torch.nn.Module, # Trained in place
                 sched=None, # Learning rate scheduler to step after each batch, if any
                 smoothing:float=0., # Label smoothing, 0 to 1
                 precision:str='float32', # Or 'bf16'
+                small:int=0, # Batches at the start that show the middle 20×20 pixels only
                 title:str='', # Of the progress bar
                )->tuple: # Mean loss in nats an image, images answered right, images seen
     "One pass over `dl`"
     device, n = next(net.parameters()).device, 0
-    total = torch.zeros((), device=device)                                  # Counted where they are
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    total = correct = torch.zeros((), device=device)                     # Counted where they are
     net.train()
     bar = _progress(dl, title)
-    for x,y in bar:
+    for i,(x,y) in enumerate(bar):
         x, y = x.to(device), y.to(device)
+        if i < small: x = x[..., 4:24, 4:24]                             # [B,1,20,20]
         with autocast(device, precision):
             logits = net(x)                                              # [B,10]
-            loss = F.cross_entropy(logits, y, label_smoothing=smoothing)
+            loss = F.cross_entropy(logits, y, label_smoothing=smoothing, reduction='sum')
         opt.zero_grad()
-        loss.backward()
+        (loss/_images(dl, y)).backward()
         opt.step()
         if sched: sched.step()
-        total += loss.detach()*len(y)
-        correct += (logits.argmax(1) == y).sum()
+        total, correct = total+loss.detach(), correct+(logits.argmax(1) == y).sum()
         n += len(y)
-        _show(bar, loss, correct, n)
+        _show(bar, total, correct, n)
+    total, correct, n = _sums(dl, total, correct, n)
     if n == 0: raise InputError('no images to train on; the loader is empty')
-    return total.item()/n, correct.item(), n
+    return total/n, int(correct), int(n)
 
 # %% ../nbs/03_training.ipynb #74033c08
 def fit(net:torch.nn.Module, # Trained in place
@@ -184,38 +227,52 @@ def fit(net:torch.nn.Module, # Trained in place
         sched, # Learning rate scheduler, or None
         epochs:int=20, # Train until the history has this many rows, at least 1
         per_batch:bool=False, # Step sched after each batch, not each epoch?
-        on_epoch=None, # Called with the history after each epoch
+        on_epoch=None, # Called with the history after each epoch, by the first process
         hist:History=None, # A history to continue; None: begin
+        small:int=0, # Batches at the start that show the middle 20×20 pixels only, in all
         **kwargs, # For train_epoch: smoothing, precision
        )->History: # One row an epoch
     "Train `net`, counting as it goes"
-    hist = History() if hist is None else hist
     if epochs < 1: raise InputError(f'epochs={epochs}: train for at least one')
+    hist = hist or History()
     for epoch in range(len(hist.rows)+1, epochs+1):
         start, lr = time.perf_counter(), opt.param_groups[0]['lr']
         loss, correct, n = train_epoch(net, train_dl, opt, sched if per_batch else None,
+                                       small=small-(epoch-1)*len(train_dl) if small else 0,
                                        title=f'epoch {epoch}/{epochs}', **kwargs)
-        if not math.isfinite(loss):
-            raise InputError(f'loss {loss} in epoch {epoch}: it diverged; lower the learning rate')
+        _check_loss(loss, epoch)
         if sched and not per_batch: sched.step()
         row = dict(epoch=epoch, lr=lr, train_loss=loss, train_correct=correct, train_n=n)
         if test_dl is not None:
-            hist.score = s = evaluate(net, test_dl)
+            s = hist.score = evaluate(net, test_dl)
             row |= {f'{hist.held_out}_{k}': getattr(s, k) for k in ('loss', 'correct', 'n')}
         hist.rows.append(row | dict(seconds=time.perf_counter()-start))
         print(hist, flush=True)
-        if on_epoch: on_epoch(hist)
+        if on_epoch and not _rank(): on_epoch(hist)
     return hist
 
 # %% ../nbs/03_training.ipynb #5154e6ee
-AUGMENTS = dict(none=None, s5=s5_augment, shift=random_shift)
+AUGMENTS = dict(none=None, s5=s5_augment, shift=random_shift, shift1=partial(random_shift, most=1))
 _CHOICES = dict(schedule=('step', 'onecycle'), init=('default', 'orthogonal'),
                 augment=tuple(AUGMENTS))
-_RANGES = dict(epochs=(1, 100_000), bs=(1, 60_000), lr=(1e-9, 1e3), momentum=(0, .999),
-               weight_decay=(0, 1), step_at=(1, 100_000), gamma=(1e-6, 1), warmup=(.01, .99),
-               smoothing=(0, .99), seed=(0, 2**32-1), valid=(0, 59_999))
+_RANGES = dict(epochs=(1, 100_000), bs=(1, 60_000), part=(1e-4, 1), lr=(1e-9, 1e3), muon=(0, 10),
+               momentum=(0, .999), weight_decay=(0, 1), step_at=(1, 100_000), gamma=(1e-6, 1),
+               warmup=(.01, .99), smoothing=(0, .99), small=(0, 1), seed=(0, 2**32-1),
+               valid=(0, 59_999))
 
 def _refuse(name, value, why): raise InputError(f'recipe: {name}={value!r} {why}')
+
+def _check_values(recipe):
+    for f in fields(recipe):
+        v, kind = getattr(recipe, f.name), type(f.default)
+        if type(v) is not kind and not (kind is float and type(v) is int):
+            _refuse(f.name, v, f'must be {kind.__name__}')
+        if v not in _CHOICES.get(f.name, (v,)):
+            _refuse(f.name, v, f'is unknown; choose {", ".join(_CHOICES[f.name])}')
+        lo, hi = _RANGES.get(f.name, (v, v))
+        if f.name in _RANGES and not lo <= v <= hi:
+            _refuse(f.name, v, f'is out of range; give {lo} to {hi}')
+    if not recipe.name.isidentifier(): _refuse('name', recipe.name, 'must be a word')
 
 # %% ../nbs/03_training.ipynb #05c3f334
 @dataclass(frozen=True)
@@ -224,7 +281,9 @@ class Recipe:
     name: str = 's5'           # What to call it
     epochs: int = 20           # Passes over the training images, at least 1
     bs: int = 512              # Images in a batch, at least 1
+    part: float = 1.           # Part of the training images to draw for an epoch, > 0, at most 1
     lr: float = 0.01           # Learning rate of SGD, > 0; the peak, for one-cycle
+    muon: float = 0.           # Learning rate of Muon for the large weights; 0: SGD for all
     momentum: float = 0.9      # Of SGD, 0 to 0.999
     nesterov: bool = False     # Nesterov's form of momentum?
     weight_decay: float = 0.   # Of SGD, 0 to 1
@@ -233,30 +292,27 @@ class Recipe:
     gamma: float = 0.1         # Factor of a step, > 0, at most 1
     warmup: float = 0.3        # Share of one-cycle's batches on the way up, 0.01 to 0.99
     init: str = 'default'      # First weights: 'default' (PyTorch's) or 'orthogonal'
-    augment: str = 's5'        # 's5' (crop, rotation), 'shift' (2 pixels) or 'none'
+    augment: str = 's5'        # 's5' (crop, rotation), 'shift' (by 2 pixels), 'shift1' or 'none'
     smoothing: float = 0.      # Label smoothing, 0 to 0.99
+    small: float = 0.          # Share of the run, from its start, that shows the middle 20×20 only
     seed: int = 0              # Of weights, order and augmentation, 0 to 2**32-1
     valid: int = 0             # Training images kept to score on, in place of the test set
 
-    def __post_init__(self):
-        for f in fields(self):
-            v, kind = getattr(self, f.name), type(f.default)
-            if type(v) is not kind and not (kind is float and type(v) is int):
-                _refuse(f.name, v, f'must be {kind.__name__}')
-            if v not in _CHOICES.get(f.name, (v,)):
-                _refuse(f.name, v, f'is unknown; choose {", ".join(_CHOICES[f.name])}')
-            lo, hi = _RANGES.get(f.name, (v, v))
-            if f.name in _RANGES and not lo <= v <= hi:
-                _refuse(f.name, v, f'is out of range; give {lo} to {hi}')
-        if not self.name.isidentifier(): _refuse('name', self.name, 'must be a word')
+    def __post_init__(self): _check_values(self)
 
-# %% ../nbs/03_training.ipynb #d3f359c5
+# %% ../nbs/03_training.ipynb #11843ead
 RECIPES = {r.name: r for r in (
     Recipe(), # The assignment
-    Recipe('fast', epochs=1, bs=64, lr=0.05, nesterov=True, weight_decay=5e-4, schedule='onecycle',
-           init='orthogonal', augment='shift'))}
+    Recipe('fast', epochs=1, bs=128, part=2/3, lr=0.05, muon=0.03, nesterov=True, weight_decay=5e-4,
+           schedule='onecycle', init='orthogonal', augment='shift1', smoothing=0.1, small=0.9))}
 
-# %% ../nbs/03_training.ipynb #1f9549b2
+# %% ../nbs/03_training.ipynb #f055add9
+def _check_fields(names):
+    known = [f.name for f in fields(Recipe)]
+    for k in names:
+        if k not in known:
+            raise InputError(f'recipe: {k!r} is no field; the fields are {", ".join(known)}')
+
 def get_recipe(recipe='fast', # A name in RECIPES, or a Recipe
                **changes, # Fields to change, as epochs=3
               )->Recipe: # InputError if the name, a field or a value is unknown
@@ -265,23 +321,74 @@ def get_recipe(recipe='fast', # A name in RECIPES, or a Recipe
         if recipe not in RECIPES:
             raise InputError(f'recipe {recipe!r} is unknown; choose {", ".join(RECIPES)}')
         recipe = RECIPES[recipe]
-    known = [f.name for f in fields(Recipe)]
-    for k in changes:
-        if k not in known:
-            raise InputError(f'recipe: {k!r} is no field; the fields are {", ".join(known)}')
+    _check_fields(changes)
     return replace(recipe, **changes)
+
+# %% ../nbs/03_training.ipynb #366024dd
+def parse_changes(text:str, # As 'bs=128,nesterov=False'; may be empty
+                 )->dict: # For get_recipe; InputError if it can't be read
+    "Fields of a recipe as a command takes them"
+    kinds, changes = {f.name: type(f.default) for f in fields(Recipe)}, {}
+    for part in text.replace(',', ' ').split():
+        k, found, v = part.partition('=')
+        if not found: raise InputError(f'{part!r} is no change; write field=value')
+        _check_fields([k])
+        try: changes[k] = {'True': True, 'False': False}[v] if kinds[k] is bool else kinds[k](v)
+        except (KeyError, ValueError): _refuse(k, v, f'must be {kinds[k].__name__}')
+    return changes
+
+# %% ../nbs/03_training.ipynb #9a2d2743
+def orthogonalised(m:torch.Tensor, # [R,C] float32, any scale
+                   steps:int=3, # Of the iteration
+                  )->torch.Tensor: # [R,C] bf16, singular values up to 1.3
+    "Roughly the nearest orthogonal matrix (Newton-Schulz, coefficients of Jordan et al., 2024)"
+    x = m.bfloat16().T if len(m) > m.shape[1] else m.bfloat16()  # The smaller side first
+    x = x/(x.norm() + 1e-7)                                      # Singular values up to 1
+    for _ in range(steps):
+        a = x@x.T
+        x = 3.4445*x + (2.0315*a@a - 4.775*a)@x                  # s: 3.44 s - 4.78 s³ + 2.03 s⁵
+    return x.T if len(m) > m.shape[1] else x
+
+# %% ../nbs/03_training.ipynb #d930ab22
+class Muon(torch.optim.Optimizer):
+    "SGD with Nesterov momentum, its steps orthogonalised in groups marked `muon`"
+    def __init__(self,
+                 params, # Groups of parameters, each with its lr and whether it is muon
+                 momentum:float=0.9, # 0 to 0.999
+                 weight_decay:float=0., # Of groups that aren't muon, 0 to 1
+                ):
+        usual = dict(lr=0.01, muon=False, momentum=momentum, weight_decay=weight_decay)
+        super().__init__(params, usual)
+
+    @torch.no_grad()
+    def step(self):
+        "Change each parameter by its gradient"
+        for group in self.param_groups:
+            for p in (p for p in group['params'] if p.grad is not None):
+                m = self.state[p].setdefault('momentum', torch.zeros_like(p))
+                g = p.grad if group['muon'] else p.grad.add(p, alpha=group['weight_decay'])
+                m.mul_(group['momentum']).add_(g)
+                move = g.add(m, alpha=group['momentum'])
+                if group['muon']: move = orthogonalised(move.flatten(1)).view(p.shape)
+                p.sub_(move, alpha=group['lr'])
 
 # %% ../nbs/03_training.ipynb #5934aacf
 def make_optimizer(net:torch.nn.Module, # Whose parameters to train
                    recipe:Recipe, # What to do
                    steps:int, # Batches in an epoch
+                   fused:bool=False, # Let SGD update all weights in one pass?
                   )->tuple: # Optimizer, and scheduler for each batch ('onecycle') or epoch ('step')
-    "SGD and its learning rate schedule, as `recipe` has them"
-    opt = SGD(net.parameters(), lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov,
-              weight_decay=recipe.weight_decay)
-    if recipe.schedule == 'step': return opt, StepLR(opt, recipe.step_at, gamma=recipe.gamma)
-    return opt, OneCycleLR(opt, recipe.lr, total_steps=recipe.epochs*steps+1,
-                           pct_start=recipe.warmup, cycle_momentum=False)
+    "SGD or Muon, and the learning rate schedule, as `recipe` has them"
+    r, large = recipe, [p for p in net.parameters() if p.ndim > 1 and p.numel() > 1000]
+    rest = [p for p in net.parameters() if all(p is not q for q in large)]
+    if r.muon:
+        opt = Muon([dict(params=rest, lr=r.lr), dict(params=large, lr=r.muon, muon=True)],
+                   r.momentum, r.weight_decay)
+    else: opt = SGD(net.parameters(), r.lr, r.momentum, weight_decay=r.weight_decay,
+                    nesterov=r.nesterov, fused=fused)
+    if r.schedule == 'step': return opt, StepLR(opt, r.step_at, gamma=r.gamma)
+    return opt, OneCycleLR(opt, [g['lr'] for g in opt.param_groups], cycle_momentum=False,
+                           total_steps=r.epochs*steps+1, pct_start=r.warmup)
 
 # %% ../nbs/03_training.ipynb #e0adae32
 def _write_json(path, value):
@@ -357,13 +464,13 @@ def _run_folder(out, recipe):
     "The folder for a new run; `InputError` if there is something in it"
     name = Path('runs')/f'{recipe.name}-{recipe.seed}'
     paths = [Path(out)] if out else [name, *(Path(f'{name}-{i}') for i in range(2, 1000))]
-    path = next((p for p in paths if not p.is_dir() or not any(p.iterdir())), None)
+    path = next((p for p in paths if _rank() or not p.is_dir() or not any(p.iterdir())), None)
     if path is None: raise InputError(f'{paths[0]} is not empty; choose another folder')
     return path
 
-def _begin(path, recipe, data, precision):
+def _begin(path, recipe, data, speed):
     "Make the folder and write config.json; `InputError` if that can't be done"
-    config = dict(version=1, recipe=asdict(recipe), data=data.name, precision=precision)
+    config = dict(version=1, recipe=asdict(recipe), data=data.name, **speed._asdict())
     try: _write_json(path/'config.json', config)
     except OSError as e:
         raise InputError(f'{path} cannot be written ({e.strerror}); choose another') from None
@@ -378,7 +485,7 @@ class Run(NamedTuple):
     report: dict      # What was measured, as in report.json
 
 # %% ../nbs/03_training.ipynb #86921744
-def _report(recipe, data, hist, device, precision):
+def _report(recipe, data, hist, device, speed):
     "What was measured, for report.json"
     plain, s, half = asdict(RECIPES.get(recipe.name, Recipe())), hist.score, hist.score.n//2
     changes = {k: v for k,v in asdict(recipe).items() if k != 'seed' and v != plain[k]}
@@ -389,8 +496,11 @@ def _report(recipe, data, hist, device, precision):
                 halves=[[first, half], [s.correct-first, s.n-half]], loss=s.loss,
                 train_correct=hist.rows[-1]['train_correct'], train_n=hist.rows[-1]['train_n'],
                 seconds=sum(hist.column('seconds')), device=device_name(device),
-                precision=precision, versions=dict(s5_mnist=__version__, torch=torch.__version__,
-                                                   python=platform.python_version()))
+                **speed._asdict(), processes=_world(), versions=run_versions())
+
+def run_versions()->dict: # Of the package, torch and Python
+    "Versions that a figure belongs to"
+    return dict(s5_mnist=__version__, torch=torch.__version__, python=platform.python_version())
 
 # %% ../nbs/03_training.ipynb #35e57af3
 def train(recipe='fast', # A name in RECIPES, or a Recipe
@@ -399,25 +509,74 @@ def train(recipe='fast', # A name in RECIPES, or a Recipe
           root=None, # A folder to search for MNIST first
           device:str='auto', # As for pick_device
           precision:str='auto', # As for pick_precision
+          without:str='', # Short cuts not to take, as for pick_speed
           **changes, # Fields of the recipe to change, as epochs=3
          )->Run: # Also saved in its folder
     "Train a network by a recipe, score it on images it has not seen, and save the run"
     recipe, device = get_recipe(recipe, **changes), pick_device(device)
-    precision, path = pick_precision(precision, device), _run_folder(out, recipe)
-    if not isinstance(data, DigitData): data = load_data(data, root)
-    g = torch.Generator().manual_seed(recipe.seed)
-    net = init_weights(Net(), recipe.init, g).to(device, memory_format=torch.channels_last)
-    dls = loaders(data, recipe.bs, AUGMENTS[recipe.augment], recipe.valid, device, g)
-    opt, sched = make_optimizer(net, recipe, len(dls.train))
+    speed, path = pick_speed(device, precision, without), _run_folder(out, recipe)
+    if not isinstance(data, DigitData): data = _load_in_turn(data, root)
+    if speed.keep_pages: keep_pages()
+    net, dls, opt, sched, g = _parts(recipe, data, device, speed)
+    if not _rank(): _begin(path, recipe, data, speed)
     hist = History(held_out='validation' if recipe.valid else 'test')
-    _begin(path, recipe, data, precision)
     def save(hist):
         save_history(hist, path/'history.csv')
         save_checkpoint(path/'last.ckpt', net, opt, sched, g, hist)
-    fit(net, dls.train, dls.valid or dls.test, opt, sched, recipe.epochs,
-        recipe.schedule == 'onecycle', save, hist, smoothing=recipe.smoothing, precision=precision)
-    report = _report(recipe, data, hist, device, precision)
-    return _save_run(Run(path, recipe, net.eval(), hist, report))
+    with _prepared(net, recipe, device, speed) as trained:
+        fit(trained, dls.train, dls.valid or dls.test, opt, sched, recipe.epochs,
+            recipe.schedule == 'onecycle', save, hist, smoothing=recipe.smoothing,
+            precision=speed.precision, small=round(recipe.small*recipe.epochs*len(dls.train)))
+    run = Run(path, recipe, net.eval(), hist, _report(recipe, data, hist, device, speed))
+    return run if _rank() else _save_run(run)
+
+# %% ../nbs/03_training.ipynb #91b036c8
+def _load_in_turn(data, root):
+    "The first process may download; the others then find what it left"
+    if _rank(): dist.barrier()
+    loaded = load_data(data, root)
+    if _world() > 1 and not _rank(): dist.barrier()
+    return loaded
+
+def _parts(recipe, data, device, speed):
+    "Network, loaders, optimizer, schedule and generator of a run"
+    g = torch.Generator().manual_seed(recipe.seed)
+    order = torch.channels_last if speed.channels_last else torch.contiguous_format
+    net = init_weights(Net(), recipe.init, g)
+    if recipe.small: net.start_small()
+    net = net.to(device, memory_format=order)
+    if device.type == 'cuda': g = torch.Generator(device).manual_seed(recipe.seed)
+    dls = loaders(data, recipe.bs, AUGMENTS[recipe.augment], recipe.valid, device, g,
+                  part=recipe.part)
+    if _world() > 1: dls = Loaders(*(d and Share(d, _rank(), _world()) for d in dls))
+    return net, dls, *make_optimizer(net, recipe, len(dls.train), speed.fused), g
+
+# %% ../nbs/03_training.ipynb #6edb45dc
+def record_steps(net:torch.nn.Module, # On a CUDA device, in training mode
+                 shapes, # Of the batches to record for, [B,1,28,28] or [B,1,20,20]
+                 precision:str, # 'bf16' or 'float32'
+                )->None:
+    "Replay forward and backward for these shapes as CUDA graphs, until `del net.forward`"
+    eager, replays, device = net.forward, {}, next(net.parameters()).device
+    for shape in shapes:
+        net.forward, x = eager, torch.zeros(shape, device=device)
+        with torch.autocast('cuda', torch.bfloat16, precision == 'bf16', cache_enabled=False):
+            torch.cuda.make_graphed_callables(net, (x,))
+        replays[tuple(shape)] = net.forward
+    net.forward = lambda x: (replays.get(tuple(x.shape), eager) if net.training else eager)(x)
+
+@contextmanager
+def _prepared(net, recipe, device, speed):
+    "`net` as `fit` should call it"
+    if device.type == 'cuda': torch.backends.cudnn.benchmark = True # Try each kernel once
+    if _world() > 1:
+        yield DistributedDataParallel(net)
+        return
+    if speed.graphs:
+        sizes = {28, 20 if recipe.small else 28}
+        record_steps(net.train(), [(recipe.bs, 1, s, s) for s in sizes], speed.precision)
+    try: yield net
+    finally: net.__dict__.pop('forward', None)
 
 # %% ../nbs/03_training.ipynb #bc6c574f
 def _save_run(run):
@@ -449,6 +608,23 @@ def load_run(path, # The folder of a finished run
         raise InputError(f'{path/"report.json"} is no report of a run')
     return Run(path, recipe, net, load_history(path/'history.csv'), report)
 
+# %% ../nbs/03_training.ipynb #cfc325b9
+@contextmanager
+def process_group(device:str='auto', # As for pick_device
+                 ): # The device of this process, a torch.device
+    "Join the other processes that torchrun started, if it started this one"
+    if not (dist.is_available() and dist.is_torchelastic_launched()):
+        yield pick_device(device)
+        return
+    device = pick_device(device)
+    if device.type == 'cuda':
+        device = pick_device(f'cuda:{os.environ["LOCAL_RANK"]}')
+        torch.cuda.set_device(device)
+    backend = 'nccl' if device.type == 'cuda' else 'gloo'
+    dist.init_process_group(backend, timeout=timedelta(minutes=5))
+    with redirect_stdout(None if _rank() else sys.stdout): yield device
+    dist.destroy_process_group() # Not after an error: it would wait for the others
+
 # %% ../nbs/03_training.ipynb #a252bce3
 @contextmanager
 def one_line_errors(command:str): # Its name, to begin the line with
@@ -460,6 +636,12 @@ def one_line_errors(command:str): # Its name, to begin the line with
     except KeyboardInterrupt:
         print(f'{command}: interrupted', file=sys.stderr)
         raise SystemExit(130) from None
+
+def _without_compiler():
+    "Spare a command the second that torch's optimizers take to import a compiler they don't use"
+    for f in vars(torch.optim.Optimizer).values(): # Those that torch keeps out of its compiler
+        inner = getattr(f, '__wrapped__', None)
+        if inner is not None and 'torch._dynamo' not in sys.modules: inner.__dynamo_disable = inner
 
 def _result(score, what, report):
     "One line: the held-out accuracy, of what, and how"
@@ -478,18 +660,23 @@ def s5_train(recipe:str='fast', # The recipe to train by: s5 (the assignment's 2
              valid:int=0, # Score on this many training images, kept out, in place of the test set
              device:str='auto', # cpu, cuda, cuda:1, mps, or auto: the fastest that is there
              precision:str='auto', # float32, bf16, or auto: bf16 if the device has it in hardware
+             without:str='', # Short cuts not to take: channels_last, keep_pages, fused, graphs
              out:str=None, # The folder for the run; default: a new one in runs
             ):
     "Train the network and score it on images that it has not seen"
-    with one_line_errors('s5_train'):
+    with one_line_errors('s5_train'), process_group(device) as where:
+        _without_compiler()
         changes = {k: v for k,v in dict(epochs=epochs, bs=bs, lr=lr).items() if v is not None}
-        recipe, where = get_recipe(recipe, seed=seed, valid=valid, **changes), pick_device(device)
-        out, precision = _run_folder(out, recipe), pick_precision(precision, where)
-        data = load_data(data, root)
-        print(f'{recipe.name} on {data.name}, {device_name(where)}, {precision}', flush=True)
-        run = train(recipe, data, out, device=device, precision=precision)
+        recipe = get_recipe(recipe, seed=seed, valid=valid, **changes)
+        out, speed = _run_folder(out, recipe), pick_speed(where, precision, without)
+        data = _load_in_turn(data, root)
+        print(f'{recipe.name} on {data.name}; {device_name(where)}; {speed}', flush=True)
+        run = train(recipe, data, out, device=str(where), precision=precision, without=without)
         line = _result(run.history.score, run.report['held_out'], run.report)
         print(f'{line}; {run.report["seconds"]:.1f} s; saved in {run.path}')
+
+# %% ../nbs/03_training.ipynb #bda81254
+if __name__ == '__main__' and '__file__' in globals(): sys.exit()
 
 # %% ../nbs/03_training.ipynb #71bb26bb
 @call_parse

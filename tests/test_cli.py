@@ -63,7 +63,7 @@ def test_help_comes_from_the_docments(shell):
     done = shell('s5_train', '--help')
     assert done.returncode == 0
     for option in ('--recipe', '--data', '--root', '--epochs', '--bs', '--lr', '--seed', '--valid', '--device',
-                   '--precision', '--out'):
+                   '--precision', '--without', '--out'):
         assert option in done.stdout
     assert 'The recipe to train by' in done.stdout and 'default: fast' in done.stdout
     assert 'The folder of a finished run' in shell('s5_eval', '--help').stdout
@@ -86,6 +86,13 @@ WRONG = [
     (['s5_train', '--data', 'digits', '--out', 'full'], 'full is not empty; choose another folder'),
     (['s5_train', '--root', 'spoilt'], 'train-images-idx3-ubyte: wrong content: expected 47040016 bytes, found an empty'),
     (['s5_train', '--root', 'typo'], 'root=typo is no folder'),
+    (['s5_train', '--without', 'warp'], "short cut 'warp' is unknown; leave out some of channels_last, keep_pages"),
+    (['s5_sweep', '--seeds', '0', '--data', 'digits'], 'seeds=0: run at least one'),
+    (['s5_sweep', '--change', 'bs=x'], "recipe: bs='x' must be int"),
+    (['s5_sweep', '--change', 'rl=1'], "recipe: 'rl' is no field; the fields are name, epochs, bs, part"),
+    (['s5_sweep', '--data', 'digits', '--out', 'full/config.json'], 'full/config.json is no table of a sweep'),
+    (['s5_bench', '--reps', '0'], 'reps=0: give 1 to'),
+    (['s5_bench', '--out', 'file'], 'file is a file; name a folder'),
     (['s5_eval', 'nothing'], 'nothing/config.json is not there'),
     (['s5_eval', 'other', '--device', 'cpu'], 'other/model.safetensors is of another model'),
 ]
@@ -113,6 +120,15 @@ def test_unknown_option_ends_with_status_2(shell):
     done = shell('s5_train', '--epoks', 3)
     assert done.returncode == 2 and 'unrecognized arguments: --epoks 3' in done.stderr
     assert 'Traceback' not in done.stderr
+
+
+def test_the_command_does_without_what_is_slow_to_import(tmp_path):
+    "torchvision takes as long to import as torch, and torch's compiler a second"
+    code = ('import sys; from s5_mnist.training import s5_train; from s5_mnist import training; '
+            'from s5_mnist.data import generated_data; training.load_data = lambda *a: generated_data(200, 50); '
+            f's5_train(device="cpu", out={str(tmp_path/"run")!r}); '
+            'bad = {"torchvision", "torch._dynamo"} & set(sys.modules); assert not bad, bad')
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
 
 
 def test_model_is_light_to_import():

@@ -17,7 +17,7 @@ from conftest import NOTEBOOKS, ROOT
 from fastcore.docments import docments
 from notebooks import marked, source, text
 
-MODULES = ('data', 'model', 'utils', 'training')
+MODULES = ('benchmark', 'data', 'model', 'utils', 'training')
 
 
 def cells(path):

@@ -1,10 +1,14 @@
 """What is stored in the notebooks is what running them gives."""
+import csv
 import json
 import re
 
 import pytest
 from conftest import NOTEBOOKS, ROOT
 from notebooks import SKIPPED, figures, marked, run, source, text
+
+from s5_mnist.benchmark import job_lines, read_sweep, recipe_settings, sweep_line
+from s5_mnist.training import RECIPES
 
 NUMBER = re.compile(r'\d+\.\d+(?:e[-+]?\d+)?')
 
@@ -82,8 +86,30 @@ def test_walkthrough_and_readme_report_the_committed_run():
     assert re.search(rf'TEST: held-out images\s+{report["correct"]} / {report["n"]}', said)
     assert 'training losses equal: True' in said and 'test losses equal:     True' in said
     readme = (ROOT/'README.md').read_text()
-    for path in (ROOT/'nbs/runs').glob('*/report.json'):
-        r = json.loads(path.read_text())
-        assert f'{r["correct"]}/{r["n"]} = {r["accuracy"]:.2f} %' in readme and r['n'] == 10_000
-        assert r['held_out'] == 'MNIST, test images' and r['changes'] == {}
-        assert r['accuracy'] == 100*r['correct']/r['n'] and sum(h[0] for h in r['halves']) == r['correct']
+    assert f'{report["correct"]}/{report["n"]} = {report["accuracy"]:.2f} %' in readme and report['n'] == 10_000
+    assert report['held_out'] == 'MNIST, test images' and report['changes'] == {}
+    assert report['accuracy'] == 100*report['correct']/report['n']
+    assert sum(h[0] for h in report['halves']) == report['correct']
+
+
+def test_readme_reports_the_committed_sweep_and_benchmark():
+    "Ten seeds of the recipe as it is now, each scored on all test images; and the speed that was measured"
+    rows, readme = read_sweep(ROOT/'nbs/runs/fast.csv'), (ROOT/'README.md').read_text()
+    assert [r['seed'] for r in rows] == [str(i) for i in range(10)]
+    assert {(r['recipe'], r['settings'], r['data']) for r in rows} == {('fast', recipe_settings(RECIPES['fast']), 'MNIST')}
+    for r in rows:
+        assert r['test_n'] == '10000' and r['validation_n'] == ''
+        assert int(r['first_half'])+int(r['second_half']) == int(r['test_correct'])
+    assert sweep_line(rows).split('; ')[0] in readme
+    found = json.loads((ROOT/'nbs/runs/bench/bench.json').read_text())
+    assert all(line in readme for line in job_lines(found).splitlines()[:3])
+    assert found['data'] == 'MNIST' and len(found['scoring']) >= 5 and len(found['jobs']) >= 3
+
+
+@pytest.mark.parametrize('name', ['choice-fast', 'tried-fast'])
+def test_choices_were_made_on_validation_images(name):
+    with open(ROOT/f'nbs/runs/{name}.csv', newline='') as f:
+        rows = list(csv.DictReader(f))
+    for candidate in {r['candidate'] for r in rows}:
+        seeds = [r for r in rows if r['candidate'] == candidate]
+        assert len(seeds) >= 3 and all(r['n'] == '5000' and int(r['correct']) <= 5000 for r in seeds), candidate

@@ -149,7 +149,7 @@ def test_folder(run, small):
     config, report = (json.loads((run.path/f'{n}.json').read_text()) for n in ('config', 'report'))
     assert Recipe(**config['recipe']) == run.recipe and config['data'] == small.name
     rows = list(csv.DictReader(open(run.path/'history.csv')))
-    assert [r['epoch'] for r in rows] == ['1', '2'] and rows[-1]['train_n'] == '300'
+    assert [r['epoch'] for r in rows] == ['1', '2'] and rows[-1]['train_n'] == '200' # Two thirds of 300
     score = evaluate(run.net, loaders(small).test)
     assert (report['correct'], report['n']) == (score.correct, 130) == (int(rows[-1]['test_correct']), 130)
     assert report['halves'] == [[65-(score.wrong < 65).sum().item(), 65], [65-(score.wrong >= 65).sum().item(), 65]]
@@ -228,7 +228,7 @@ def test_validation_leaves_the_test_set_alone(small, tmp_path):
     poisoned = DigitData(*small[:2], torch.zeros_like(small.test_x), small.test_y, small.name)
     a, b = (train('fast', d, tmp_path/n, valid=100, **QUICK) for n, d in (('a', small), ('b', poisoned)))
     assert a.report['held_out'] == f'{small.name}, last 100 training images'
-    assert a.report['n'] == 100 and a.history.rows[-1]['train_n'] == 200
+    assert a.report['n'] == 100 and a.history.rows[-1]['train_n'] == 133 # Two thirds
     assert a.report['correct'] == b.report['correct'] and a.report['loss'] == b.report['loss']
     assert 'validation_n' in a.history.rows[0] and 'test_n' not in a.history.rows[0]
     assert load_run(a.path, 'cpu').history.test_acc == a.history.test_acc == [a.report['accuracy']]
