@@ -309,10 +309,10 @@ def plot_ladder(found:dict, # As from measure_speed
     for i,m in enumerate(middle):
         ax.annotate(f'{m:.0f} s', (0, i), xytext=(4, 0), textcoords='offset points', va='center',
                     color='w', fontsize=9)
-    ax.axvline(floor, color='C3', ls='--', lw=1.2)
-    ax.annotate(f'limit: {floor:.0f} s', (floor, len(times)-.5), ha='center', va='bottom',
+    ax.plot([floor]*2, [-.5, len(times)-.5], color='C3', ls='--', lw=1.2)
+    ax.annotate(f'limit: {floor:.0f} s', (floor, len(times)-.4), ha='center', va='bottom',
                 color='C3', fontsize=9, annotation_clip=False)
-    ax.set(xlabel='seconds an epoch of 60,000 images')
+    ax.set(xlabel='seconds an epoch of 60,000 images', ylim=(-.6, len(times)))
     ax.spines[['top', 'right']].set_visible(False)
     return fig
 
@@ -375,6 +375,7 @@ def _row(run, data):
                   f'{held}_correct': r['correct'], f'{held}_n': r['n'], 'first_half': first,
                   'second_half': second, 'seconds': round(r['seconds'], 2)}
 
+# %% ../nbs/05_benchmark.ipynb #9d4ac122
 def read_sweep(path, # Of a table that sweep wrote
               )->list: # Of its rows, dicts of text; none if there is no such file
     "The rows of a sweep; `InputError` if the file holds something else"
