@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['RUNGS', 'Rung', 'time_rung', 'training_work', 'matmul_peak', 'time_scoring', 'time_inference', 'time_command',
            'time_job', 'measure_speed', 'ladder_table', 'plot_ladder', 'limit_lines', 'job_lines', 'rest_lines',
-           'recipe_settings', 'read_sweep', 'sweep', 'sweep_line', 'save_speed', 's5_bench', 's5_sweep']
+           'recipe_settings', 'read_sweep', 'sweep', 'sweep_scores', 'mean_interval', 'sweep_line', 'sweep_table',
+           'save_speed', 's5_bench', 's5_sweep']
 
 # %% ../nbs/05_benchmark.ipynb #ba2ad5b3
 import csv
 import json
+import math
 import re
 import statistics
 import subprocess
@@ -18,7 +20,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,14 +31,13 @@ import matplotlib.pyplot as plt
 import torch
 from fastcore.script import call_parse
 from PIL import Image
-from torch.optim import SGD
 from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST
 
 from .data import (MNIST_FILES, DigitData, InputError, load_data, loaders, replacing,
                            s5_augment, s5_transforms)
 from .model import Net, init_weights, layer_stats
-from .training import (evaluate, get_recipe, one_line_errors, parse_changes,
+from .training import (Recipe, evaluate, get_recipe, one_line_errors, parse_changes,
                                run_versions, train, train_epoch)
 from .utils import (SHORTCUTS, Speed, autocast, device_name, keep_pages, native_bf16,
                             pick_device, pick_speed)
@@ -91,7 +92,7 @@ def time_rung(rung:Rung, # To time
     device, speed = torch.device(device), rung.speed
     layout = torch.channels_last if speed.channels_last else torch.contiguous_format
     net = Net().to(device, memory_format=layout)
-    opt = SGD(net.parameters(), lr=0.01, momentum=0.9, fused=speed.fused)
+    opt = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, fused=speed.fused)
     dl = (_dataloader(root) if rung.batches == 'workers' else _singly(data) if
           rung.batches == 'singly' else loaders(data, 512, s5_augment, device=device).train)
     dl, step = iter(dl), dict(opt=opt, precision=speed.precision)
@@ -263,20 +264,21 @@ def measure_speed(kind:str='auto', # Data, as for load_data
                   device:str='auto', # As for pick_device
                   reps:int=5, # Repetitions of the ladder, at least 1
                   batches:int=6, # Batches to time on a rung, 1 to 100
-                  jobs:int=3, # Runs of the fast recipe
+                  jobs:int=3, # Complete runs of the recipe
+                  recipe:str='fast', # Its name
                  )->dict: # Every single measurement, with the machine's name
     "Time the ladder, the limit, the whole job, inference and start-up, side by side"
     for name,n,low,high in (('reps', reps, 1, 1000), ('batches', batches, 1, 100),
                             ('jobs', jobs, 0, 1000)):
         if not low <= n <= high: raise InputError(f'{name}={n}: give {low} to {high}')
-    device, data = pick_device(device), load_data(kind, root)
+    device, recipe, data = pick_device(device), get_recipe(recipe).name, load_data(kind, root)
     if len(data.train_x) < 512*(batches+5): raise InputError(f'{data.name} is too small a set')
     found = dict(device=device_name(device), data=data.name, versions=run_versions(), jobs=[])
     with _two_processes(data) as measure:
         found |= _time_ladder(measure, device, reps, batches) | _time_rest(measure, device, reps)
     for seed in range(jobs):
-        found['jobs'].append(job := time_job('fast', kind, root, device, seed))
-        print('fast, seed {seed}: {correct}/{n} in {seconds:.1f} s'.format(**job), flush=True)
+        found['jobs'].append(job := time_job(recipe, kind, root, device, seed))
+        print('{recipe}, seed {seed}: {correct}/{n} in {seconds:.1f} s'.format(**job), flush=True)
     return found
 
 # %% ../nbs/05_benchmark.ipynb #1fb6615a
@@ -328,7 +330,9 @@ def limit_lines(found:dict, # As from measure_speed
     lines.append(f'reached: {best:.1f} s an epoch, {floor/best:.0%} of the {kind} peak')
     return '\n'.join(lines)
 
-# %% ../nbs/05_benchmark.ipynb #018d9966
+# %% ../nbs/05_benchmark.ipynb #49a6a975
+def _times(t): return f'{t:.0f} times as fast' if t >= 10 else f'{t:.2f} times as fast'
+
 def job_lines(found:dict, # As from measure_speed, with at least one job
              )->str: # A line each for the assignment, the recipe, their ratio, and the costs
     "The assignment's 20 epochs against the recipe's complete run"
@@ -337,8 +341,8 @@ def job_lines(found:dict, # As from measure_speed, with at least one job
     seconds, wall = ([j[k] for j in jobs] for k in ('seconds', 'wall'))
     times = [whole/statistics.median(t) for t in (seconds, wall)]
     lines = [f"the assignment's 20 epochs, each scored (scaled from part of one): {whole:,.0f} s",
-             f'fast, trained and scored: {_middle(seconds)} s, {times[0]:.0f} times as fast',
-             f'its command, start to finish: {_middle(wall)} s, {times[1]:.0f} times as fast',
+             f'{jobs[0]["recipe"]}, trained and scored: {_middle(seconds)} s, {_times(times[0])}',
+             f'its command, start to finish: {_middle(wall)} s, {_times(times[1])}',
              f'right, of {jobs[0]["n"]:,} held-out images: {[j["correct"] for j in jobs]}',
              f'start-up, data and writing: {_middle([b-a for a,b in zip(seconds, wall)])} s']
     if jobs[0]['peak_bytes']:
@@ -365,6 +369,13 @@ def recipe_settings(recipe, # As from get_recipe
                    )->str: # JSON
     "All of a recipe but its name and seed, as one piece of text"
     return json.dumps({k: v for k,v in asdict(recipe).items() if k not in ('name', 'seed')})
+
+def _recipe_of(row):
+    "The recipe of a row, as of seed 0; `InputError` if its settings are none"
+    try: settings = json.loads(row['settings'])
+    except json.JSONDecodeError: settings = None
+    if not isinstance(settings, dict): raise InputError(f'{row["settings"]!r} are no settings')
+    return get_recipe(Recipe(row['recipe']), **settings)
 
 def _row(run, data):
     "A run as one row of a sweep's table"
@@ -402,35 +413,78 @@ def sweep(recipe, # A name in RECIPES, or a Recipe
           root=None, # A folder to search for MNIST first
           device:str='auto', # As for pick_device
           precision:str='auto', # As for pick_precision
+          keep=None, # A folder for the runs' own folders; None: they are not kept
           **changes, # Fields of the recipe to change, as valid=5000
          )->list: # Of all rows in the file
     "Train with many seeds, and keep one row of each"
     recipe, rows = get_recipe(recipe, **changes), read_sweep(path)
     data = data if isinstance(data, DigitData) else load_data(data, root)
     if seeds < 1: raise InputError(f'seeds={seeds}: run at least one')
-    want = recipe.name, recipe_settings(recipe), data.name
     for r in rows:
-        if (r['recipe'], r['settings'], r['data']) != want:
+        if (_recipe_of(r), r['data']) != (replace(recipe, seed=0), data.name):
             raise InputError(f'{path} has rows of {r["recipe"]} on {r["data"]} with other settings '
                              f'or data; choose another file')
     for seed in range(seeds):
         if str(seed) in [r['seed'] for r in rows]: continue
         with tempfile.TemporaryDirectory() as d:
-            run = train(recipe, data, f'{d}/run', None, device, precision, seed=seed)
+            out = f'{keep or d}/{recipe.name}-{seed}'
+            run = train(recipe, data, out, None, device, precision, seed=seed)
         rows.append({k: str(v) for k,v in _row(run, data.name).items()})
         with replacing(path) as temp: _write_rows(temp, rows)
     return rows
 
+# %% ../nbs/05_benchmark.ipynb #62bf7abc
+def sweep_scores(rows:list, # As from sweep, at least one
+                )->tuple: # 'test' or 'validation', and a list with an accuracy in % for each row
+    "What a sweep was scored on, and the accuracies"
+    held = 'test' if rows[0]['test_n'] else 'validation'
+    return held, [100*int(r[f'{held}_correct'])/int(r[f'{held}_n']) for r in rows]
+
+def mean_interval(values:list, # At least two numbers
+                 )->tuple: # Low and high end
+    "The 95 % interval of the mean that the values are a sample of (Student's t)"
+    df = len(values)-1
+    if df < 1: raise InputError(f'{len(values)} values: an interval needs two at least')
+    half = _t_quantile(df)*statistics.stdev(values)/math.sqrt(len(values))
+    return statistics.mean(values)-half, statistics.mean(values)+half
+
+def _t_quantile(df):
+    "What Student's t with `df` degrees of freedom stays below in 97.5 % of cases, to 1e-4"
+    x = torch.arange(5e-5, 20, 1e-4, dtype=torch.float64)
+    density = (1+x*x/df)**(-(df+1)/2)
+    scale = math.exp(math.lgamma((df+1)/2)-math.lgamma(df/2))/math.sqrt(df*math.pi)
+    below = density.cumsum(0)*scale*1e-4 # The share of the cases from 0 to x
+    return x[torch.searchsorted(below, .475)].item()
+
 # %% ../nbs/05_benchmark.ipynb #4a84f23a
 def sweep_line(rows:list, # As from sweep, at least one
-              )->str: # 'test: mean 99.21 %, standard deviation 0.07 %, n 10; ...'
-    "Mean and standard deviation of a sweep, with their n"
-    held = 'test' if rows[0]['test_n'] else 'validation'
-    right = [100*int(r[f'{held}_correct'])/int(r[f'{held}_n']) for r in rows]
-    sd = f', standard deviation {statistics.stdev(right):.3f}' if len(rows) > 1 else ''
-    seconds = statistics.median(float(r['seconds']) for r in rows)
-    return (f'{held}: mean {statistics.mean(right):.3f} %{sd}, n = {len(rows)}; '
+              )->str: # 'test: mean 99.21 % (95 % interval ...), standard deviation 0.07, n = 10'
+    "Mean, its interval and standard deviation of a sweep, with their n"
+    held, right = sweep_scores(rows)
+    seconds, said = statistics.median(float(r['seconds']) for r in rows), ''
+    if len(rows) > 1:
+        low, high = mean_interval(right)
+        said = (f' (95 % interval {low:.3f} to {high:.3f}), '
+                f'standard deviation {statistics.stdev(right):.3f}')
+    return (f'{held}: mean {statistics.mean(right):.3f} %{said}, n = {len(rows)}; '
             f'{seconds:.1f} s a run in the median')
+
+def sweep_table(*sweeps, # Each as from sweep, at least two rows
+               )->str: # A line for each
+    "Mean, 95 % interval, standard deviation, both halves and time of sweeps, one below the other"
+    lines = [f'{"recipe":8}{"n":>3}{"mean":>9}{"95 % interval":>20}{"sd":>7}{"range":>15}'
+             f'{"halves":>19}{"s a run":>9}']
+    for rows in sweeps:
+        held, right = sweep_scores(rows)
+        low, high = mean_interval(right)
+        n, middle = int(rows[0][f'{held}_n']), lambda k: statistics.mean(float(r[k]) for r in rows)
+        lines.append(
+            f'{rows[0]["recipe"]:8}{len(rows):3}{statistics.mean(right):9.3f}'
+            f'{f"{low:.3f} to {high:.3f}":>20}{statistics.stdev(right):7.3f}'
+            f'{f"{min(right):.2f} to {max(right):.2f}":>15}'
+            f'{" ".join(f"{200*middle(k)/n:.2f}" for k in ("first_half", "second_half")):>19}'
+            f'{statistics.median(float(r["seconds"]) for r in rows):9.1f}')
+    return '\n'.join(lines)
 
 # %% ../nbs/05_benchmark.ipynb #f7f5ff7c
 def save_speed(found:dict, # As from measure_speed
@@ -459,13 +513,14 @@ def s5_bench(data:str='auto', # mnist, digits (generated), or auto: MNIST if it 
              device:str='auto', # cpu, cuda, cuda:1, mps, or auto: the fastest that is there
              reps:int=5, # Repetitions of the ladder
              batches:int=6, # Batches of 512 to time on a rung
-             jobs:int=3, # Complete runs of the fast recipe
+             jobs:int=3, # Complete runs of the recipe
+             recipe:str='fast', # Its name
              out:str='bench', # The folder for bench.json, bench.csv and ladder.png
             ):
     "Time the training rung by rung, side by side, and against the machine's limit"
     with one_line_errors('s5_bench'):
         if Path(out).is_file(): raise InputError(f'{out} is a file; name a folder')
-        found = measure_speed(data, root, device, reps, batches, jobs)
+        found = measure_speed(data, root, device, reps, batches, jobs, recipe)
         save_speed(found, out)
         print(f'\n{found["device"]}; torch {found["versions"]["torch"]}; {found["data"]}')
         parts = [ladder_table, limit_lines, *[job_lines]*(jobs > 0), rest_lines]
@@ -482,10 +537,11 @@ def s5_sweep(recipe:str='fast', # The recipe to train by
              device:str='auto', # cpu, cuda, cuda:1, mps, or auto: the fastest that is there
              precision:str='auto', # float32, bf16, or auto: bf16 if the device has it in hardware
              change:str='', # Other fields of the recipe, as bs=128,small=0
+             keep:str=None, # A folder to keep the runs in; default: only their rows are kept
              out:str=None, # The CSV file, continued if it is there; default: RECIPE.csv
             ):
     "Train with many seeds; one row each, mean and standard deviation of all"
     with one_line_errors('s5_sweep'):
-        fields = dict(valid=valid, **parse_changes(change))
-        rows = sweep(recipe, seeds, out or f'{recipe}.csv', data, root, device, precision, **fields)
-        print(f'{rows[0]["recipe"]}, {sweep_line(rows)}; rows in {out or f"{recipe}.csv"}')
+        fields, out = dict(valid=valid, **parse_changes(change)), out or f'{recipe}.csv'
+        rows = sweep(recipe, seeds, out, data, root, device, precision, keep, **fields)
+        print(f'{rows[0]["recipe"]}, {sweep_line(rows)}; rows in {out}')

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['AUGMENTS', 'RECIPES', 'Score', 'evaluate', 'History', 'save_history', 'load_history', 'train_epoch', 'fit', 'Recipe',
            'get_recipe', 'parse_changes', 'orthogonalised', 'Muon', 'make_optimizer', 'save_checkpoint',
-           'load_checkpoint', 'load_weights', 'Run', 'run_versions', 'train', 'record_steps', 'load_run',
-           'process_group', 'one_line_errors', 's5_train', 's5_eval']
+           'load_checkpoint', 'load_weights', 'Run', 'run_versions', 'sharpen', 'train', 'drop_inputs', 'record_steps',
+           'load_run', 'process_group', 'one_line_errors', 's5_train', 's5_eval']
 
 # %% ../nbs/03_training.ipynb #09059101
 import csv
@@ -38,8 +38,8 @@ from tqdm.auto import tqdm
 
 # %% ../nbs/03_training.ipynb #41a5adf7
 from . import __version__
-from .data import (DigitData, InputError, Loaders, Share, load_data, loaders, random_shift,
-                           replacing, s5_augment)
+from .data import (DigitData, InputError, Loaders, Share, load_data, loaders, random_affine,
+                           random_shift, replacing, s5_augment, shifted_views)
 from .model import Net, init_weights
 from .utils import (autocast, device_name, keep_pages, pick_device, pick_speed,
                             plot_accuracy_metrics)
@@ -69,11 +69,19 @@ class Score(NamedTuple):
     loss: float             # Mean cross-entropy, nats an image
     confusion: torch.Tensor # [10,10] int64 counts: row is the label, column the answer
     wrong: torch.Tensor     # [n-correct] int64: positions of the images answered wrong
+    probs: torch.Tensor     # [n,10] float32: the probability given to each digit
 
     @property
     def accuracy(self):
         "Images answered right, %"
         return 100*self.correct/self.n
+
+    @property
+    def halves(self):
+        "Images answered right and images seen, in the first half of the set and in the second"
+        half = self.n//2
+        first = half-(self.wrong < half).sum().item()
+        return [[first, half], [self.correct-first, self.n-half]]
 
     def __str__(self): return f'{self.correct}/{self.n} = {self.accuracy:.2f} %'
 
@@ -82,26 +90,33 @@ class Score(NamedTuple):
 def evaluate(net:torch.nn.Module, # Left as it was: weights, and train or eval mode
              dl, # Batches (x [B,1,28,28], y [B]), as of Batches or a torch DataLoader
              precision:str='float32', # Or 'bf16'
+             tta=None, # Function of x that lists views of it, to average over, as shifted_views
             )->Score: # Over all images of dl, each counted once
     "Score `net` on every image of `dl`"
     device, modes = next(net.parameters()).device, [(m, m.training) for m in net.modules()]
-    losses, answers, labels = [], [], []
+    outputs, labels = [], []
     net.eval()
     try:
         for x,y in dl:
-            x, y = x.to(device), y.to(device)
-            with autocast(device, precision): logits = net(x)          # [B,10]
-            losses.append(F.cross_entropy(logits.float(), y, reduction='none')) # [B]
-            answers.append(logits.argmax(1)); labels.append(y)
+            with autocast(device, precision):
+                views = [net(v).float() for v in (tta(x.to(device)) if tta else [x.to(device)])]
+            outputs.append(views[0] if not tta else _mean_probability(views)) # [B,10] logits
+            labels.append(y.to(device))
     finally:
         for m,mode in modes: m.training = mode
     if not labels: raise InputError('no images to evaluate on; the loader is empty')
-    y, answer, loss = (_whole(dl, v) for v in (labels, answers, losses)) # [N]
+    y, logits = _whole(dl, labels), _whole(dl, outputs)                # [N], [N,10]
+    answer, loss = logits.argmax(1), F.cross_entropy(logits, y, reduction='none') # [N], [N]
     confusion = torch.bincount(10*y+answer, minlength=100).view(10, 10)
     loss = loss.double().mean().item()
     if not math.isfinite(loss): raise InputError(f'loss {loss}: images or weights are no numbers')
     wrong = (y != answer).nonzero()[:,0]                               # [N-correct]
-    return Score(len(y)-len(wrong), len(y), loss, confusion, wrong)
+    return Score(len(y)-len(wrong), len(y), loss, confusion, wrong, logits.softmax(1))
+
+# %% ../nbs/03_training.ipynb #1d32c7db
+def _mean_probability(views):
+    "Logits, up to a constant, of the mean of the probabilities of some views, each [B,10]"
+    return torch.stack(views).log_softmax(2).logsumexp(0)
 
 # %% ../nbs/03_training.ipynb #9e9c068e
 @dataclass
@@ -252,13 +267,14 @@ def fit(net:torch.nn.Module, # Trained in place
     return hist
 
 # %% ../nbs/03_training.ipynb #5154e6ee
-AUGMENTS = dict(none=None, s5=s5_augment, shift=random_shift, shift1=partial(random_shift, most=1))
+AUGMENTS = dict(none=None, s5=s5_augment, shift=random_shift, affine=random_affine,
+                shift1=partial(random_shift, most=1))
 _CHOICES = dict(schedule=('step', 'onecycle'), init=('default', 'orthogonal'),
                 augment=tuple(AUGMENTS))
 _RANGES = dict(epochs=(1, 100_000), bs=(1, 60_000), part=(1e-4, 1), lr=(1e-9, 1e3), muon=(0, 10),
                momentum=(0, .999), weight_decay=(0, 1), step_at=(1, 100_000), gamma=(1e-6, 1),
-               warmup=(.01, .99), smoothing=(0, .99), small=(0, 1), seed=(0, 2**32-1),
-               valid=(0, 59_999))
+               warmup=(.01, .99), smoothing=(0, .99), small=(0, 1), drop=(0, .9), sharpen=(.1, 10),
+               seed=(0, 2**32-1), valid=(0, 59_999))
 
 def _refuse(name, value, why): raise InputError(f'recipe: {name}={value!r} {why}')
 
@@ -292,9 +308,11 @@ class Recipe:
     gamma: float = 0.1         # Factor of a step, > 0, at most 1
     warmup: float = 0.3        # Share of one-cycle's batches on the way up, 0.01 to 0.99
     init: str = 'default'      # First weights: 'default' (PyTorch's) or 'orthogonal'
-    augment: str = 's5'        # 's5' (crop, rotation), 'shift' (by 2 pixels), 'shift1' or 'none'
+    augment: str = 's5'        # 's5' (crop, rotation), 'shift' (by 2), 'shift1', 'affine' or 'none'
     smoothing: float = 0.      # Label smoothing, 0 to 0.99
     small: float = 0.          # Share of the run, from its start, that shows the middle 20×20 only
+    drop: float = 0.           # Share of fc1's inputs that training sets to 0, at most 0.9
+    sharpen: float = 1.        # Factor on the logits of the trained network, 0.1 to 10
     seed: int = 0              # Of weights, order and augmentation, 0 to 2**32-1
     valid: int = 0             # Training images kept to score on, in place of the test set
 
@@ -487,13 +505,12 @@ class Run(NamedTuple):
 # %% ../nbs/03_training.ipynb #86921744
 def _report(recipe, data, hist, device, speed):
     "What was measured, for report.json"
-    plain, s, half = asdict(RECIPES.get(recipe.name, Recipe())), hist.score, hist.score.n//2
+    plain, s = asdict(RECIPES.get(recipe.name, Recipe())), hist.score
     changes = {k: v for k,v in asdict(recipe).items() if k != 'seed' and v != plain[k]}
     held = f'last {recipe.valid} training images' if recipe.valid else 'test images'
-    first = half-(s.wrong < half).sum().item() # Right in the first half
     return dict(recipe=recipe.name, changes=changes, seed=recipe.seed,
                 held_out=f'{data.name}, {held}', correct=s.correct, n=s.n, accuracy=s.accuracy,
-                halves=[[first, half], [s.correct-first, s.n-half]], loss=s.loss,
+                halves=s.halves, loss=s.loss,
                 train_correct=hist.rows[-1]['train_correct'], train_n=hist.rows[-1]['train_n'],
                 seconds=sum(hist.column('seconds')), device=device_name(device),
                 **speed._asdict(), processes=_world(), versions=run_versions())
@@ -501,6 +518,16 @@ def _report(recipe, data, hist, device, speed):
 def run_versions()->dict: # Of the package, torch and Python
     "Versions that a figure belongs to"
     return dict(s5_mnist=__version__, torch=torch.__version__, python=platform.python_version())
+
+# %% ../nbs/03_training.ipynb #76570d60
+@torch.no_grad()
+def sharpen(net:Net, # Changed in place
+            factor:float, # Above 1, probabilities move towards 0 and 1; below, towards each other
+           )->Net: # The same net
+    "Multiply all logits that `net` will give by a factor"
+    if not factor > 0: raise InputError(f'factor={factor}: give more than 0')
+    for p in net.fc2.parameters(): p.mul_(factor)
+    return net
 
 # %% ../nbs/03_training.ipynb #35e57af3
 def train(recipe='fast', # A name in RECIPES, or a Recipe
@@ -523,10 +550,14 @@ def train(recipe='fast', # A name in RECIPES, or a Recipe
     def save(hist):
         save_history(hist, path/'history.csv')
         save_checkpoint(path/'last.ckpt', net, opt, sched, g, hist)
-    with _prepared(net, recipe, device, speed) as trained:
-        fit(trained, dls.train, dls.valid or dls.test, opt, sched, recipe.epochs,
+    held_out = dls.valid or dls.test
+    with _prepared(net, recipe, device, speed, g, dls.train) as trained:
+        fit(trained, dls.train, held_out, opt, sched, recipe.epochs,
             recipe.schedule == 'onecycle', save, hist, smoothing=recipe.smoothing,
             precision=speed.precision, small=round(recipe.small*recipe.epochs*len(dls.train)))
+    if recipe.sharpen != 1:
+        sharpen(net, recipe.sharpen)
+        hist.score = evaluate(net, held_out)
     run = Run(path, recipe, net.eval(), hist, _report(recipe, data, hist, device, speed))
     return run if _rank() else _save_run(run)
 
@@ -551,6 +582,23 @@ def _parts(recipe, data, device, speed):
     if _world() > 1: dls = Loaders(*(d and Share(d, _rank(), _world()) for d in dls))
     return net, dls, *make_optimizer(net, recipe, len(dls.train), speed.fused), g
 
+# %% ../nbs/03_training.ipynb #16cf2347
+def drop_inputs(layer:torch.nn.Module, # Whose input is [B,K]
+                share:float, # Of the inputs to set to 0, 0 to below 1
+                generator:torch.Generator, # Source of chance
+                dl=None, # The batches, if several processes share them
+               ): # A handle; call its remove to end it
+    "Drop a share of a layer's inputs while it is in training mode"
+    if not 0 <= share < 1: raise InputError(f'share={share}: drop 0 to less than 1')
+    def drop(layer, inputs):
+        if not layer.training: return inputs
+        x, = inputs
+        n = dl.images if isinstance(dl, Share) else len(x)       # The same draw in each process
+        r = torch.rand(n, x.shape[1], generator=generator, device=generator.device)
+        if isinstance(dl, Share): r = r[dl.rank::dl.world]
+        return x*(r >= share).to(x.device)/(1-share)             # [B,K]
+    return layer.register_forward_pre_hook(drop)
+
 # %% ../nbs/03_training.ipynb #6edb45dc
 def record_steps(net:torch.nn.Module, # On a CUDA device, in training mode
                  shapes, # Of the batches to record for, [B,1,28,28] or [B,1,20,20]
@@ -566,17 +614,17 @@ def record_steps(net:torch.nn.Module, # On a CUDA device, in training mode
     net.forward = lambda x: (replays.get(tuple(x.shape), eager) if net.training else eager)(x)
 
 @contextmanager
-def _prepared(net, recipe, device, speed):
+def _prepared(net, recipe, device, speed, generator, dl):
     "`net` as `fit` should call it"
     if device.type == 'cuda': torch.backends.cudnn.benchmark = True # Try each kernel once
-    if _world() > 1:
-        yield DistributedDataParallel(net)
-        return
-    if speed.graphs:
+    if recipe.drop: handle = drop_inputs(net.fc1, recipe.drop, generator, dl)
+    if speed.graphs and not recipe.drop and _world() == 1: # A recording would drop the same ones
         sizes = {28, 20 if recipe.small else 28}
         record_steps(net.train(), [(recipe.bs, 1, s, s) for s in sizes], speed.precision)
-    try: yield net
-    finally: net.__dict__.pop('forward', None)
+    try: yield DistributedDataParallel(net) if _world() > 1 else net
+    finally:
+        net.__dict__.pop('forward', None)
+        if recipe.drop: handle.remove()
 
 # %% ../nbs/03_training.ipynb #bc6c574f
 def _save_run(run):
@@ -684,6 +732,7 @@ def s5_eval(run:str, # The folder of a finished run
             data:str=None, # mnist, digits or auto; default: the data the run was trained on
             root:str=None, # A folder to search for MNIST before S5_MNIST_DATA and the cache
             device:str='auto', # cpu, cuda, cuda:1, mps, or auto: the fastest that is there
+            tta:bool=False, # Average over each image in nine positions?
            ):
     "Score a saved run on the test images, in float32"
     with one_line_errors('s5_eval'):
@@ -692,5 +741,6 @@ def s5_eval(run:str, # The folder of a finished run
         kind = data or {'MNIST': 'mnist', 'generated digits': 'digits'}.get(was)
         if kind is None: raise InputError(f'{run} was trained on {was!r}; name a set with --data')
         digits = load_data(kind, root)
-        score = evaluate(trained.net, loaders(digits).test)
-        print(_result(score, f'{digits.name}, test images', trained.report))
+        score = evaluate(trained.net, loaders(digits).test, tta=shifted_views if tta else None)
+        how = 'test images in nine positions each' if tta else 'test images'
+        print(_result(score, f'{digits.name}, {how}', trained.report))
