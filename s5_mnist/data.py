@@ -362,6 +362,7 @@ def random_affine(x:torch.Tensor, # [B,1,28,28] float
                   shift:float=2.5, # Largest shift in pixels, in each direction
                   zoom:float=0.15, # Largest logarithm of the change of width, and of height
                   shear:float=0.2, # Largest slant, in pixels sideways for a pixel of height
+                  mode:str='bicubic', # How to interpolate: 'bicubic', 'bilinear' or 'nearest'
                  )->torch.Tensor: # [B,1,28,28] float, 0 where nothing was
     "Turn, slant, stretch and shift each image by its own amounts, even up to the largest"
     n, device = x.shape[-1], generator.device if generator is not None else x.device
@@ -372,7 +373,8 @@ def random_affine(x:torch.Tensor, # [B,1,28,28] float
     rows = [[width*c, width*(slant*c-s), right], [height*s, height*(slant*s+c), down]]
     maps = torch.stack([torch.stack(row, 1) for row in rows], 1)                   # [B,2,3]
     grid = F.affine_grid(maps, list(x.shape), align_corners=False)                 # [B,n,n,2]
-    return F.grid_sample(x, grid, align_corners=False)
+    moved = F.grid_sample(x, grid, mode=mode, align_corners=False)
+    return moved.clamp_(x.min(), x.max())                     # Bicubic overshoots at edges
 
 # %% ../nbs/00_data.ipynb #e16d93d2
 def shifted_views(x:torch.Tensor, # [B,1,28,28] float, normalised or not

@@ -268,13 +268,14 @@ def fit(net:torch.nn.Module, # Trained in place
 
 # %% ../nbs/03_training.ipynb #5154e6ee
 AUGMENTS = dict(none=None, s5=s5_augment, shift=random_shift, affine=random_affine,
-                shift1=partial(random_shift, most=1))
+                shift1=partial(random_shift, most=1),
+                bilinear=partial(random_affine, mode='bilinear'))
 _CHOICES = dict(schedule=('step', 'onecycle'), init=('default', 'orthogonal'),
                 augment=tuple(AUGMENTS))
 _RANGES = dict(epochs=(1, 100_000), bs=(1, 60_000), part=(1e-4, 1), lr=(1e-9, 1e3), muon=(0, 10),
-               momentum=(0, .999), weight_decay=(0, 1), step_at=(1, 100_000), gamma=(1e-6, 1),
-               warmup=(.01, .99), smoothing=(0, .99), small=(0, 1), drop=(0, .9), sharpen=(.1, 10),
-               seed=(0, 2**32-1), valid=(0, 59_999))
+               muon_decay=(0, 10), momentum=(0, .999), weight_decay=(0, 1), step_at=(1, 100_000),
+               gamma=(1e-6, 1), warmup=(.01, .99), smoothing=(0, .99), small=(0, 1), drop=(0, .9),
+               sharpen=(.1, 10), seed=(0, 2**32-1), valid=(0, 59_999))
 
 def _refuse(name, value, why): raise InputError(f'recipe: {name}={value!r} {why}')
 
@@ -300,6 +301,7 @@ class Recipe:
     part: float = 1.           # Part of the training images to draw for an epoch, > 0, at most 1
     lr: float = 0.01           # Learning rate of SGD, > 0; the peak, for one-cycle
     muon: float = 0.           # Learning rate of Muon for the large weights; 0: SGD for all
+    muon_decay: float = 0.     # Of Muon, 0 to 10: lr times this of each weight goes in each batch
     momentum: float = 0.9      # Of SGD, 0 to 0.999
     nesterov: bool = False     # Nesterov's form of momentum?
     weight_decay: float = 0.   # Of SGD, 0 to 1
@@ -308,7 +310,8 @@ class Recipe:
     gamma: float = 0.1         # Factor of a step, > 0, at most 1
     warmup: float = 0.3        # Share of one-cycle's batches on the way up, 0.01 to 0.99
     init: str = 'default'      # First weights: 'default' (PyTorch's) or 'orthogonal'
-    augment: str = 's5'        # 's5' (crop, rotation), 'shift' (by 2), 'shift1', 'affine' or 'none'
+    augment: str = 's5'        # 's5' (crop, rotation), 'shift' (by 2), 'shift1' (by 1), 'affine',
+                               # 'bilinear' (affine, but blurred) or 'none'
     smoothing: float = 0.      # Label smoothing, 0 to 0.99
     small: float = 0.          # Share of the run, from its start, that shows the middle 20×20 only
     drop: float = 0.           # Share of fc1's inputs that training sets to 0, at most 0.9
@@ -373,9 +376,11 @@ class Muon(torch.optim.Optimizer):
     def __init__(self,
                  params, # Groups of parameters, each with its lr and whether it is muon
                  momentum:float=0.9, # 0 to 0.999
-                 weight_decay:float=0., # Of groups that aren't muon, 0 to 1
+                 weight_decay:float=0., # Of groups that aren't muon, 0 to 1: added to the gradient
+                 muon_decay:float=0., # Of those that are: lr times this of each weight is taken off
                 ):
-        usual = dict(lr=0.01, muon=False, momentum=momentum, weight_decay=weight_decay)
+        usual = dict(lr=0.01, muon=False, momentum=momentum, weight_decay=weight_decay,
+                     muon_decay=muon_decay)
         super().__init__(params, usual)
 
     @torch.no_grad()
@@ -387,7 +392,9 @@ class Muon(torch.optim.Optimizer):
                 g = p.grad if group['muon'] else p.grad.add(p, alpha=group['weight_decay'])
                 m.mul_(group['momentum']).add_(g)
                 move = g.add(m, alpha=group['momentum'])
-                if group['muon']: move = orthogonalised(move.flatten(1)).view(p.shape)
+                if group['muon']:
+                    move = orthogonalised(move.flatten(1)).view(p.shape)
+                    p.mul_(1-group['lr']*group['muon_decay'])
                 p.sub_(move, alpha=group['lr'])
 
 # %% ../nbs/03_training.ipynb #5934aacf
@@ -401,7 +408,7 @@ def make_optimizer(net:torch.nn.Module, # Whose parameters to train
     rest = [p for p in net.parameters() if all(p is not q for q in large)]
     if r.muon:
         opt = Muon([dict(params=rest, lr=r.lr), dict(params=large, lr=r.muon, muon=True)],
-                   r.momentum, r.weight_decay)
+                   r.momentum, r.weight_decay, r.muon_decay)
     else: opt = SGD(net.parameters(), r.lr, r.momentum, weight_decay=r.weight_decay,
                     nesterov=r.nesterov, fused=fused)
     if r.schedule == 'step': return opt, StepLR(opt, r.step_at, gamma=r.gamma)

@@ -23,6 +23,14 @@ from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatt
 
 from .data import InputError
 
+# %% ../nbs/02_utils.ipynb #377212c6
+def _draw_digit(ax, image, title, **text):
+    "An image of 28×28 values, in any shape, under its title"
+    image = torch.as_tensor(image).detach().cpu().float().reshape(28, 28) # From [1,28,28] too
+    ax.imshow(image.numpy(), cmap='gray')
+    ax.set_title(title, pad=3, **text)
+    ax.set_axis_off()
+
 # %% ../nbs/02_utils.ipynb #9d664cd4
 def plot_samples(batch_data:torch.Tensor, # [B,1,28,28] or [B,28,28], any range; at least 12 images
                  batch_label:torch.Tensor, # [B] labels
@@ -34,10 +42,7 @@ def plot_samples(batch_data:torch.Tensor, # [B,1,28,28] or [B,28,28], any range;
                          f'images and {len(batch_label)} labels. Take a batch of 12 or more.')
     if fig is None: fig = plt.figure(figsize=(5, 4.3), layout='compressed')
     for ax,image,label in zip(fig.subplots(3, 4).flat, batch_data, batch_label):
-        image = torch.as_tensor(image).detach().cpu().float().reshape(28, 28) # From [1,28,28] too
-        ax.imshow(image.numpy(), cmap='gray')
-        ax.set_title(str(int(label)), fontsize=11, pad=3)
-        ax.set_axis_off()
+        _draw_digit(ax, image, str(int(label)), fontsize=11)
     return fig
 
 # %% ../nbs/02_utils.ipynb #ca705b4b
@@ -113,6 +118,18 @@ def plot_confusion(confusion:torch.Tensor, # [10,10] counts: row is the label, c
     ax.spines[:].set_visible(False)
     return fig
 
+# %% ../nbs/02_utils.ipynb #770161cc
+def _answers(probs, labels, n):
+    "The highest probability of each image and its digit; `InputError` if shapes don't fit"
+    if tuple(probs.shape) != (n, 10) or tuple(labels.shape) != (n,) or n == 0:
+        raise InputError(f'{n} images need probabilities [{n},10] and labels [{n}]; '
+                         f'found {list(probs.shape)} and {list(labels.shape)}')
+    return probs.max(1)
+
+def _percent(p):
+    "A probability in percent that never reads 100 unless it is"
+    return f'{100*p:.1f} %' if p < .9995 else '> 99.9 %'
+
 # %% ../nbs/02_utils.ipynb #ac6f791d
 def plot_mistakes(images:torch.Tensor, # [N,28,28] or [N,1,28,28], any range
                   labels:torch.Tensor, # [N] int64
@@ -129,25 +146,11 @@ def plot_mistakes(images:torch.Tensor, # [N,28,28] or [N,1,28,28], any range
     if fig is None: fig = plt.figure(figsize=(8, .4+1.7*rows), layout='compressed')
     for ax in (axs := fig.subplots(rows, 6, squeeze=False)).flat: ax.set_axis_off()
     for ax,i in zip(axs.flat, worst):
-        image = torch.as_tensor(images[i]).detach().cpu().float().reshape(28, 28)
-        ax.imshow(image.numpy(), cmap='gray')
-        ax.set_title(f'no. {i:,}: {labels[i]} read as {answer[i]}\n({_percent(sure[i])})',
-                     fontsize=8, pad=3)
+        _draw_digit(ax, images[i], f'no. {i:,}: {labels[i]} read as {answer[i]}\n'
+                                   f'({_percent(sure[i])})', fontsize=8)
     said = f'the {len(worst)} most confident' if worst else 'none'
     fig.suptitle(f'{len(wrong):,} mistakes of {len(labels):,}: {said}', fontsize=10)
     return fig
-
-# %% ../nbs/02_utils.ipynb #770161cc
-def _answers(probs, labels, n):
-    "The highest probability of each image and its digit; `InputError` if shapes don't fit"
-    if tuple(probs.shape) != (n, 10) or tuple(labels.shape) != (n,) or n == 0:
-        raise InputError(f'{n} images need probabilities [{n},10] and labels [{n}]; '
-                         f'found {list(probs.shape)} and {list(labels.shape)}')
-    return probs.max(1)
-
-def _percent(p):
-    "A probability in percent that never reads 100 unless it is"
-    return f'{100*p:.1f} %' if p < .9995 else '> 99.9 %'
 
 # %% ../nbs/02_utils.ipynb #9c81dac0
 class Bin(NamedTuple):
@@ -209,10 +212,10 @@ def plot_reliability(probs:torch.Tensor, # [N,10] the probability given to each 
 # %% ../nbs/02_utils.ipynb #18d9b1b9
 def wilson_interval(correct:int, # Images answered right
                     n:int, # Images seen, at least 1
-                    z:float=1.96, # Standard deviations on either side; 1.96 is 95 %
                    )->tuple: # Low and high end, 0 to 1
-    "The accuracies that a count is compatible with (Wilson's score interval)"
+    "The accuracies that a count is compatible with at 95 % (Wilson's score interval)"
     if not 0 <= correct <= n or n < 1: raise InputError(f'{correct} of {n}: give 0 to n of n >= 1')
+    z = 1.96 # Standard deviations on either side of the middle 95 %
     p, share = correct/n, z*z/n
     middle, half = (p+share/2)/(1+share), z*(p*(1-p)/n+share/n/4)**.5/(1+share)
     return max(0., middle-half), min(1., middle+half)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from conftest import ROOT
 
+from s5_mnist import training
 from s5_mnist.benchmark import mean_interval, read_sweep, sweep_scores, sweep_table
 from s5_mnist.data import InputError, loaders, shifted_views
 from s5_mnist.model import Net
-from s5_mnist.training import RECIPES, evaluate, get_recipe, sharpen, train
+from s5_mnist.training import RECIPES, evaluate, get_recipe, s5_eval, sharpen, train
 
 QUICK = dict(device='cpu', precision='float32')
 RUNS = ROOT/'nbs/runs'
@@ -42,6 +43,25 @@ def test_sharpening_changes_probabilities_and_no_answer(small, tmp_path):
     assert hard.history.rows[-1]['test_loss'] == pytest.approx(soft.history.rows[-1]['test_loss'])
     with pytest.raises(InputError, match='factor=0'):
         sharpen(Net(), 0)
+
+
+def test_dropout_is_decided_by_the_seed(small, tmp_path):
+    "And by nothing else: the global generator has no part in it"
+    def weights(name, **kw):
+        torch.manual_seed(ord(name))
+        run = train('fast', small, tmp_path/name, **QUICK, **kw)
+        return torch.cat([p.detach().flatten() for p in run.net.parameters()])
+    a, b, c, without = weights('a', drop=.4), weights('b', drop=.4), weights('c', drop=.4, seed=1), weights('d')
+    assert a.equal(b) and not a.equal(c) and not a.equal(without)
+
+
+def test_the_command_says_that_it_looked_nine_times(small, tmp_path, monkeypatch, capsys):
+    run = train('fast', small, tmp_path/'run', **QUICK)
+    monkeypatch.setattr(training, 'load_data', lambda *args: small)
+    score = evaluate(run.net, loaders(small).test, tta=shifted_views)
+    capsys.readouterr()
+    s5_eval(str(tmp_path/'run'), data='digits', device='cpu', tta=True)
+    assert capsys.readouterr().out.startswith(f'{score} of {small.name}, test images in nine positions each; recipe')
 
 
 # --- rows ---------------------------------------------------------------------------------------------------------

@@ -215,8 +215,25 @@ def test_a_sweep_refuses_rows_of_another(small, tmp_path):
         path.write_text(text)
         with pytest.raises(InputError, match='is no table of a sweep'):
             sweep('fast', 2, path, small, **QUICK)
+    path.write_text(before.decode().replace('"{', '"['))
+    with pytest.raises(InputError, match='are no settings'):
+        sweep('fast', 2, path, small, **QUICK)
     with pytest.raises(InputError, match='seeds=0: run at least one'):
         sweep('fast', 0, tmp_path/'new.csv', small)
+
+
+def test_a_sweep_outlives_a_new_field_with_its_default(small, tmp_path):
+    "Rows are compared as recipes, not as text"
+    path = tmp_path/'fast.csv'
+    first = sweep('fast', 1, path, small, **QUICK)
+    path.write_text(path.read_text().replace(', ""sharpen"": 1.0', ''))
+    rows = sweep('fast', 2, path, small, **QUICK)
+    assert [r['seed'] for r in rows] == ['0', '1'] and 'sharpen' not in rows[0]['settings'] != first[0]['settings']
+
+
+def test_a_sweep_keeps_its_runs_where_it_is_told(small, tmp_path):
+    row, = sweep('fast', 1, tmp_path/'fast.csv', small, keep=tmp_path/'runs', **QUICK)
+    assert load_run(tmp_path/'runs/fast-0', 'cpu').report['correct'] == int(row['test_correct'])
 
 
 # --- the benchmark ----------------------------------------------------------------------------------------------
@@ -241,7 +258,8 @@ def test_the_benchmark_measures_all_it_names(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('kw, said', [(dict(reps=0), 'reps=0: give 1 to'), (dict(batches=0), 'batches=0: give 1 to'),
-                                      (dict(jobs=-1), 'jobs=-1: give 0 to'), (dict(out=__file__), 'is a file')])
+                                      (dict(jobs=-1), 'jobs=-1: give 0 to'), (dict(out=__file__), 'is a file'),
+                                      (dict(recipe='slow'), "recipe 'slow' is unknown")])
 def test_the_benchmark_refuses_before_it_measures(kw, said, capsys):
     with pytest.raises(SystemExit):
         s5_bench(data='digits', device='cpu', **{'jobs': 0, **kw})
