@@ -6,7 +6,7 @@
 __all__ = ['MNIST_FILES', 'MNIST_MEAN', 'MNIST_STD', 'FONTS', 'InputError', 'DigitData', 'check_digits', 'parse_idx', 'IdxFile',
            'verified', 'replacing', 'download_file', 'data_folders', 'load_mnist', 'drive_folder', 'frame_digit',
            'generate_digits', 'generated_data', 'load_data', 's5_transforms', 'crop_rotate', 's5_augment',
-           'random_shift', 'random_affine', 'shifted_views', 'Batches', 'Loaders', 'loaders', 'Share']
+           'random_shift', 'random_warp', 'shifted_views', 'Batches', 'Loaders', 'loaders', 'Share']
 
 # %% ../nbs/00_data.ipynb #1513db4b
 import gzip
@@ -355,26 +355,34 @@ def random_shift(x:torch.Tensor, # [B,1,28,28] float
     b = torch.arange(len(x), device=x.device).view(-1, 1, 1)
     return x[b, at[0].unsqueeze(2), at[1].unsqueeze(1)].unsqueeze(1) # [B,1,n,n]
 
-# %% ../nbs/00_data.ipynb #3fad948e
-def random_affine(x:torch.Tensor, # [B,1,28,28] float
-                  generator:torch.Generator=None, # Source of chance; None: torch's global one
-                  degrees:float=12., # Largest rotation, either way
-                  shift:float=2.5, # Largest shift in pixels, in each direction
-                  zoom:float=0.15, # Largest logarithm of the change of width, and of height
-                  shear:float=0.2, # Largest slant, in pixels sideways for a pixel of height
-                  mode:str='bicubic', # How to interpolate: 'bicubic', 'bilinear' or 'nearest'
-                 )->torch.Tensor: # [B,1,28,28] float, 0 where nothing was
-    "Turn, slant, stretch and shift each image by its own amounts, even up to the largest"
+# %% ../nbs/00_data.ipynb #8571fba6
+def random_warp(x:torch.Tensor, # [B,1,28,28] float
+                generator:torch.Generator=None, # Source of chance; None: torch's global one
+                degrees:float=15., # Largest rotation, either way
+                shift:float=3., # Largest shift in pixels, in each direction
+                zoom:float=0.2, # Largest logarithm of the change of width, and of height
+                shear:float=0.3, # Largest slant, in pixels sideways for a pixel of height
+                bend:float=0.7, # Standard deviation of the elastic shifts, in pixels
+                strength:float=1., # Factor on all of these
+                mode:str='bicubic', # How to interpolate: 'bicubic', 'bilinear' or 'nearest'
+               )->torch.Tensor: # [B,1,28,28] float, 0 where nothing was
+    "Turn, slant, stretch, shift and bend each image by its own amounts"
     n, device = x.shape[-1], generator.device if generator is not None else x.device
-    most = torch.tensor([math.radians(degrees), shear, zoom, zoom, 2*shift/n, 2*shift/n])
+    most = torch.tensor([math.radians(degrees), shear, zoom, zoom, 2*shift/n, 2*shift/n])*strength
     r = torch.rand(6, len(x), generator=generator, device=device).to(x.device)*2-1
     turn, slant, width, height, right, down = r*most.to(x.device).unsqueeze(1)    # [B] each
     c, s, width, height = turn.cos(), turn.sin(), width.exp(), height.exp()
     rows = [[width*c, width*(slant*c-s), right], [height*s, height*(slant*s+c), down]]
     maps = torch.stack([torch.stack(row, 1) for row in rows], 1)                   # [B,2,3]
     grid = F.affine_grid(maps, list(x.shape), align_corners=False)                 # [B,n,n,2]
+    if bend: grid = grid + _field(len(x), n, generator, device).to(x.device)*bend*strength*2/n
     moved = F.grid_sample(x, grid, mode=mode, align_corners=False)
     return moved.clamp_(x.min(), x.max())                     # Bicubic overshoots at edges
+
+def _field(b, n, generator, device):
+    "Smooth shifts of a standard deviation of about 1, [b,n,n,2]"
+    few = torch.randn(b, 2, 5, 5, generator=generator, device=device)
+    return F.interpolate(few, size=n, mode='bicubic', align_corners=True).permute(0, 2, 3, 1)
 
 # %% ../nbs/00_data.ipynb #e16d93d2
 def shifted_views(x:torch.Tensor, # [B,1,28,28] float, normalised or not

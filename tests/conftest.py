@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 import gzip
 import hashlib
+import json
 import os
 import struct
 from pathlib import Path
@@ -14,6 +15,7 @@ from s5_mnist.data import IdxFile, generate_digits, generated_data, load_mnist
 
 matplotlib.use('Agg')
 ROOT = Path(__file__).parent.parent
+STROKES = json.loads((ROOT/'tests'/'strokes.json').read_text()) # Ten digits, as points on 256 by 256 pixels
 NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
 
 

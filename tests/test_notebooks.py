@@ -17,7 +17,7 @@ from conftest import NOTEBOOKS, ROOT
 from fastcore.docments import docments
 from notebooks import marked, source, text
 
-MODULES = ('benchmark', 'data', 'model', 'utils', 'training')
+MODULES = ('benchmark', 'data', 'inference', 'model', 'utils', 'training')
 
 
 def cells(path):
@@ -181,7 +181,7 @@ def test_every_page_is_processed(pages):
         page = cells(pages/path.name)
         assert source(page[0]).startswith('---') and 'title:' in source(page[0])
         words = '\n'.join(source(c) for c in page if c['cell_type'] == 'markdown')
-        for target in re.findall(r'\]\(([\w./-]+\.ipynb)\)', words):
+        for target in re.findall(r'\]\(([\w./-]+\.(?:ipynb|qmd))\)', words):
             assert (pages/target).exists(), f'{path.name} links to {target}'
     for name in MODULES:
         page, = pages.glob(f'0?_{name}.ipynb')
@@ -193,12 +193,20 @@ def test_every_page_is_processed(pages):
                 assert re.search(rf'### {symbol}\b', shown), f'{name}: {symbol} has no reference block'
 
 
+def test_the_page_to_draw_on_goes_out_with_all_that_it_needs(pages):
+    kept = {p.name for p in (ROOT/'nbs'/'demo').iterdir()}
+    assert {p.name for p in (pages/'demo').iterdir()} == kept == {'page.js', 'prepare.js', 'demo.css', 's5_mnist.onnx'}
+    head = yaml.safe_load((pages/'demo.qmd').read_text().split('---')[1])
+    assert head['resources'] == ['demo/*'] and all((pages/f).exists() for f in re.findall(
+        r'(?:href|src)="([\w./]+)"', head['include-in-header'][0]['text']))
+
+
 def test_site_configuration(copy):
     top, nbs, side = (yaml.safe_load((ROOT/p).read_text()) for p in ('_quarto.yml', 'nbs/_quarto.yml', 'nbs/sidebar.yml'))
     assert top['project'] == nbs['project'] == {'type': 'website'}
     assert nbs['metadata-files'] == ['../_quarto.yml', 'nbdev.yml', 'sidebar.yml']
-    listed = set(re.findall(r"'([\w]+\.ipynb)'", str([top, side])))
-    assert listed == {p.name for p in NOTEBOOKS}, 'every page is in the sidebar or the navbar, and no other'
+    listed = set(re.findall(r"'([\w]+\.(?:ipynb|qmd))'", str([top, side])))
+    assert listed == {p.name for p in NOTEBOOKS} | {'demo.qmd'}, 'every page is in the sidebar or the navbar, and no other'
     call('from nbdev.quarto import refresh_quarto_yml; refresh_quarto_yml()', copy)
     assert (copy/'nbs'/'nbdev.yml').read_text() == (ROOT/'nbs'/'nbdev.yml').read_text()
     assert (copy/'nbs'/'_quarto.yml').read_text() == (ROOT/'nbs'/'_quarto.yml').read_text()

@@ -1,4 +1,4 @@
-"""What is claimed, and the rows behind it."""
+"""What is claimed: the weights in the package, the rows behind each number, and where both are told."""
 import json
 import statistics
 
@@ -7,14 +7,63 @@ import torch
 from conftest import ROOT
 
 from s5_mnist import training
-from s5_mnist.benchmark import mean_interval, read_sweep, sweep_scores, sweep_table
+from s5_mnist.benchmark import mean_interval, read_sweep, recipe_settings, sweep_scores, sweep_table
 from s5_mnist.data import InputError, loaders, shifted_views
 from s5_mnist.model import Net
-from s5_mnist.training import RECIPES, evaluate, get_recipe, s5_eval, sharpen, train
+from s5_mnist.training import (PRETRAINED, RECIPES, evaluate, get_recipe, load_pretrained, pretrained_report, s5_eval,
+                               save_pretrained, sharpen, train)
+from s5_mnist.utils import calibration_error
 
 QUICK = dict(device='cpu', precision='float32')
 RUNS = ROOT/'nbs/runs'
-LEAST = dict(fast=10)
+LEAST = dict(fast=10, best=5)
+
+
+# --- the weights in the package -----------------------------------------------------------------------------------
+
+def test_pretrained_is_a_network_of_best_and_says_so():
+    net, report = load_pretrained(), pretrained_report()
+    assert isinstance(net, Net) and not net.training
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    assert sum(p.numel() for p in net.parameters()) == 593_200
+    assert report['recipe'] == 'best' and report['changes'] == {} and report['n'] == 10_000
+    assert report['held_out'] == 'MNIST, test images' and report['versions'].keys() == {'s5_mnist', 'torch', 'python'}
+    settings = {k: v for k, v in report['settings'].items() if k not in ('name', 'seed')}
+    assert settings == json.loads(recipe_settings(RECIPES['best']))
+    assert PRETRAINED.stat().st_size < 1.3e6
+
+
+def test_pretrained_is_a_run_of_the_sweep():
+    "The seed that it names stands in best.csv, with the count that it had in training"
+    report = pretrained_report()
+    row, = (r for r in read_sweep(RUNS/'best.csv') if int(r['seed']) == report['seed'])
+    assert int(row['test_correct']) == report['correct_in_training']
+
+
+@pytest.mark.mnist
+def test_pretrained_scores_what_it_says(mnist):
+    report, score = pretrained_report(), evaluate(load_pretrained(), loaders(mnist).test)
+    assert (score.correct, score.n, score.halves) == (report['correct'], report['n'], report['halves'])
+    assert score.loss == pytest.approx(report['loss'], rel=1e-4)
+    assert calibration_error(score.probs, mnist.test_y) <= .01
+
+
+@pytest.mark.mnist
+def test_the_command_scores_the_weights_in_the_package(mnist, capsys):
+    s5_eval('pretrained', device='cpu')
+    said, report = capsys.readouterr().out, pretrained_report()
+    assert said.startswith(f'{report["correct"]}/10000 = ') and 'MNIST, test images; recipe best, seed=' in said
+
+
+def test_save_pretrained_tells_what_the_file_scores(small, tmp_path):
+    run = train('fast', small, tmp_path/'run', epochs=2, **QUICK)
+    test_dl = loaders(small).test
+    report = save_pretrained(run, tmp_path/'w.safetensors', test_dl)
+    net = load_pretrained(tmp_path/'w.safetensors')
+    assert evaluate(net, test_dl).correct == report['correct'] == pretrained_report(tmp_path/'w.safetensors')['correct']
+    assert report['correct_in_training'] == run.report['correct'] and report['settings']['epochs'] == 2
+    for p, q in zip(net.parameters(), run.net.parameters()):
+        assert p.equal(q.half().float())
 
 
 # --- views and sharpness ------------------------------------------------------------------------------------------

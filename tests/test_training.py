@@ -294,6 +294,34 @@ def test_recipes_are_the_ones_described():
     assert RECIPES['fast'].epochs <= 2 and RECIPES['fast'].init == 'orthogonal'
 
 
+def test_calm_weakens_the_augmentation_at_the_end_and_only_there(small, tmp_path):
+    "Epochs before it are those of a run without; what comes then gets 0.3 of the amounts"
+    kw = dict(augment='warp', **QUICK)
+    without, calm = (train('s5', small, tmp_path/str(c), epochs=3, calm=c, **kw).history.rows for c in (0, 1))
+    figures = [k for k in calm[0] if k != 'seconds']
+    assert [[r[k] for k in figures] for r in calm[:2]] == [[r[k] for k in figures] for r in without[:2]]
+    assert calm[2]['train_loss'] != without[2]['train_loss']
+
+    dl = loaders(small, augment=training.AUGMENTS['warp']).train
+    seen = [(end, dl.augment.keywords if hasattr(dl.augment, 'keywords') else {})
+            for end in training._phases(get_recipe('s5', augment='warp', epochs=9, calm=2), dl)]
+    assert seen == [(7, {}), (9, {'strength': .3})]
+
+
+@pytest.mark.parametrize('changes, said', [
+    (dict(augment='s5', calm=1), 'calm=1 needs warp, affine or blurred, not s5'),
+    (dict(augment='warp', epochs=3, calm=3), 'calm=3 is not below epochs'),
+    (dict(augment='bend'), "augment='bend' is unknown; choose none, s5, shift, shift1, warp, affine, blurred")])
+def test_augmentations_that_do_not_go_together(changes, said):
+    with pytest.raises(InputError, match=said):
+        get_recipe('s5', **changes)
+
+
+def test_other_numbers_of_epochs_keep_the_share_of_calm():
+    assert [get_recipe('best', epochs=n).calm for n in (1, 2, 4, 15, 30, 60)] == [0, 0, 1, 2, 4, 8]
+    assert get_recipe('best', epochs=9, calm=5).calm == 5 and get_recipe('fast', epochs=9).calm == 0
+
+
 def test_recipe_cannot_be_changed_in_place():
     with pytest.raises(AttributeError):
         get_recipe('s5').epochs = 3
