@@ -22,7 +22,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from fastcore.script import Param, call_parse
+from fastcore.script import call_parse
 from PIL import Image, ImageOps, UnidentifiedImageError
 from safetensors.torch import save_file
 from torch.nn import functional as F
@@ -474,9 +474,16 @@ def export_onnx(net:torch.nn.Module, # A Net
                           dynamic_shapes={'pixels': {0: torch.export.Dim('n')}},
                           external_data=False)
 
+# %% ../nbs/04_inference.ipynb #9bfd56d5
+try: from fastcore.script import Param
+except ImportError: # fastcore 2 has another way to say "one or more"
+    from typing import Annotated
+    _Files = Annotated[str, 'Pictures of one digit each', {'nargs': '+'}]
+else: _Files = Param('Pictures of one digit each', str, nargs='+')
+
 # %% ../nbs/04_inference.ipynb #a97ee1bd
 @call_parse
-def s5_predict(files:Param('Pictures of one digit each', str, nargs='+'), # Paths
+def s5_predict(files:_Files, # Pictures of one digit each
                run:str='pretrained', # The folder of a run, or pretrained for the package's weights
                json:bool=False, # Print a line of JSON for each file?
               ):

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -24,6 +25,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if 'cuda' in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason='no CUDA device'))
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    "Leave no figure open, lest a notebook that is run later shows it"
+    yield
+    plt.close('all')
 
 
 @pytest.fixture(scope='session')
