@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from safetensors.torch import load_file
 
 from s5_mnist import inference
-from s5_mnist.data import InputError
+from s5_mnist.data import InputError, generate_digits
 from s5_mnist.inference import (MOST_PIXELS, as_input, evidence, export_onnx, feature_maps, plot_evidence,
                                 plot_filters, plot_maps, predict, preprocess, read_picture, s5_export, s5_predict,
                                 steps)
@@ -356,7 +356,7 @@ def test_onnx_answers_the_same_on_a_thousand_images(exported, net, request):
     try:
         images = request.getfixturevalue('mnist').test_x[:1000]
     except pytest.skip.Exception:
-        images = inference_images(1000)
+        images = generate_digits(1000)[0]
     plain, half = (onnxruntime.InferenceSession(exported/name/'net.onnx') for name in ('plain', 'half'))
     pixels = (images[:, None].float()/255).numpy()
     with torch.no_grad():
@@ -370,11 +370,6 @@ def test_onnx_answers_the_same_on_a_thousand_images(exported, net, request):
 def test_half_the_bytes(exported):
     sizes = [(exported/name/'net.onnx').stat().st_size for name in ('half', 'plain')]
     assert .5 < sizes[0]/sizes[1] < .51
-
-
-def inference_images(n):
-    from s5_mnist.data import generate_digits
-    return generate_digits(n)[0]
 
 
 def test_onnx_says_what_it_takes_and_gives(exported, net, two):
