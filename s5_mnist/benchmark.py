@@ -8,7 +8,7 @@ __all__ = ['RUNGS', 'Rung', 'time_rung', 'training_work', 'matmul_peak', 'time_s
            'recipe_settings', 'read_sweep', 'sweep', 'sweep_scores', 'mean_interval', 'sweep_line', 'sweep_table',
            'save_speed', 's5_bench', 's5_sweep']
 
-# %% ../nbs/05_benchmark.ipynb #ba2ad5b3
+# %% ../nbs/05_benchmark.ipynb #71eafaca
 import csv
 import json
 import math
@@ -35,12 +35,12 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST
 
 from .data import (MNIST_FILES, DigitData, InputError, load_data, loaders, replacing,
-                           s5_augment, s5_transforms)
-from .model import Net, init_weights, layer_stats
-from .training import (Recipe, evaluate, get_recipe, one_line_errors, parse_changes,
-                               run_versions, train, train_epoch)
-from .utils import (SHORTCUTS, Speed, autocast, device_name, keep_pages, native_bf16,
-                            pick_device, pick_speed)
+                           s5_transforms)
+from .model import Net, layer_stats
+from .training import (Recipe, _parts, _write_rows, evaluate, get_recipe, one_line_errors,
+                               parse_changes, run_versions, train, train_epoch)
+from .utils import (SHORTCUTS, Speed, device_name, keep_pages, native_bf16, pick_device,
+                            pick_speed)
 
 # %% ../nbs/05_benchmark.ipynb #5cea61f5
 class Rung(NamedTuple):
@@ -65,8 +65,7 @@ def _save_raw(data, root):
     folder.mkdir(parents=True, exist_ok=True)
     for name,values in zip(MNIST_FILES, data[:4]):
         head = bytes([0, 0, 8, values.ndim]) + b''.join(n.to_bytes(4, 'big') for n in values.shape)
-        path = folder/name.removesuffix('.gz')
-        path.write_bytes(head + values.to(torch.uint8).numpy().tobytes())
+        (folder/name).write_bytes(head + values.to(torch.uint8).numpy().tobytes())
 
 def _dataloader(root, train=True, bs=512):
     "The assignment's own batches"
@@ -84,19 +83,15 @@ def _singly(data, bs=512):
 def time_rung(rung:Rung, # To time
               device, # Where to train
               batches:int, # To time
-              data:DigitData, # Training images, at least (warm+batches)*512
+              data:DigitData, # Training images, at least (3+batches)*512
               root, # A folder with the same images in torchvision's layout, unpacked
-              warm:int=3, # Batches to run before
              )->float: # Seconds a batch of 512
-    "Train for some batches, and time them"
-    device, speed = torch.device(device), rung.speed
-    layout = torch.channels_last if speed.channels_last else torch.contiguous_format
-    net = Net().to(device, memory_format=layout)
-    opt = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, fused=speed.fused)
+    "Train for some batches after three to warm up, and time them"
+    net, dls, opt, *_ = _parts(Recipe(), data, torch.device(device), rung.speed)
     dl = (_dataloader(root) if rung.batches == 'workers' else _singly(data) if
-          rung.batches == 'singly' else loaders(data, 512, s5_augment, device=device).train)
-    dl, step = iter(dl), dict(opt=opt, precision=speed.precision)
-    train_epoch(net, islice(dl, warm), **step)
+          rung.batches == 'singly' else dls.train)
+    dl, step = iter(dl), dict(opt=opt, precision=rung.speed.precision)
+    train_epoch(net, islice(dl, 3), **step)
     start = time.perf_counter()
     train_epoch(net, islice(dl, batches), **step)
     return (time.perf_counter()-start)/batches
@@ -135,14 +130,12 @@ def _peaks(device, data, root):
 def time_scoring(device, # Where to score
                  data:DigitData, # Not used: the images come from root
                  root, # A folder with the images in torchvision's layout, unpacked
-                 batches:int=4, # To time
-                 warm:int=2, # To run before
                 )->float: # Seconds for 10,000 test images
-    "Score with the assignment's loader, for some batches of 512, and scale"
+    "Score with the assignment's loader, four batches of 512 after two to warm up, and scale"
     net, dl = Net().to(device), iter(_dataloader(root, train=False))
-    evaluate(net, islice(dl, warm))
+    evaluate(net, islice(dl, 2))
     start = time.perf_counter()
-    score = evaluate(net, islice(dl, batches))
+    score = evaluate(net, islice(dl, 4))
     return (time.perf_counter()-start)*10_000/score.n
 
 # %% ../nbs/05_benchmark.ipynb #1c86728d
@@ -153,8 +146,7 @@ def time_inference(bs:int, # Images at a time
                    root=None, # Not used
                   )->float: # Images a second
     "Classify test images in evaluation mode"
-    layout = torch.channels_last if speed.channels_last else torch.contiguous_format
-    net = init_weights(Net(), 'orthogonal').to(device, memory_format=layout)
+    net = _parts(Recipe(init='orthogonal'), data, torch.device(device), speed)[0]
     dl = iter(loaders(data, device=device, test_bs=bs).test)
     evaluate(net, islice(dl, 2), speed.precision)
     start = time.perf_counter()
@@ -195,10 +187,9 @@ def time_job(recipe:str, # Its name
              seed:int=0, # Of the run
             )->dict: # What was reached, and what it cost
     "One run of `s5_train`"
-    options = dict(recipe=recipe, data=kind, device=device, seed=seed)
-    if root is not None: options['root'] = root
+    options = dict(recipe=recipe, data=kind, device=device, seed=seed, root=root)
     with tempfile.TemporaryDirectory() as d:
-        args = [f'--{k}={v}' for k,v in options.items()] + [f'--out={d}/run']
+        args = [f'--{k}={v}' for k,v in options.items() if v is not None] + [f'--out={d}/run']
         wall, peak = time_command('-m', 's5_mnist.training', *args)
         report = json.loads(Path(f'{d}/run/report.json').read_text())
     known = {k: report[k] for k in ('recipe', 'seed', 'held_out', 'correct', 'n', 'seconds')}
@@ -284,8 +275,8 @@ def measure_speed(kind:str='auto', # Data, as for load_data
 # %% ../nbs/05_benchmark.ipynb #1fb6615a
 def _middle(values, form='.1f'):
     "Median, least and most, as text"
-    low, high = min(values), max(values)
-    return f'{statistics.median(values):{form}} ({low:{form}} to {high:{form}})'
+    low, mid, high = (f'{f(values):{form}}' for f in (min, statistics.median, max))
+    return f'{mid} ({low} to {high})' if len(values) > 1 else mid
 
 def ladder_table(found:dict, # As from measure_speed
                 )->str: # A line a rung
@@ -370,13 +361,6 @@ def recipe_settings(recipe, # As from get_recipe
     "All of a recipe but its name and seed, as one piece of text"
     return json.dumps({k: v for k,v in asdict(recipe).items() if k not in ('name', 'seed')})
 
-def _recipe_of(row):
-    "The recipe of a row, as of seed 0; `InputError` if its settings are none"
-    try: settings = json.loads(row['settings'])
-    except json.JSONDecodeError: settings = None
-    if not isinstance(settings, dict): raise InputError(f'{row["settings"]!r} are no settings')
-    return get_recipe(Recipe(row['recipe']), **settings)
-
 def _row(run, data):
     "A run as one row of a sweep's table"
     r, held = run.report, 'validation' if run.recipe.valid else 'test'
@@ -391,19 +375,22 @@ def read_sweep(path, # Of a table that sweep wrote
               )->list: # Of its rows, dicts of text; none if there is no such file
     "The rows of a sweep; `InputError` if the file holds something else"
     if not Path(path).exists(): return []
-    try: table = csv.DictReader(Path(path).read_text(encoding='utf-8').splitlines())
-    except UnicodeDecodeError: table = csv.DictReader([])
-    rows = list(table)
-    whole = all(None not in r and None not in r.values() for r in rows)
-    if tuple(table.fieldnames or ()) != _ROW or not whole:
+    try: head, *rows = csv.reader(Path(path).read_text(encoding='utf-8').splitlines())
+    except (ValueError, csv.Error): head, rows = (), [] # Also if it is empty, or no text
+    found = [dict(zip(head, r)) for r in rows if len(r) == len(head)]
+    if tuple(head) != _ROW or len(found) != len(rows) or not all(map(_sound, found)):
         raise InputError(f'{path} is no table of a sweep; choose another file')
-    return rows
+    return found
 
-def _write_rows(path, rows):
-    with open(path, 'w', newline='', encoding='utf-8') as f:
-        out = csv.DictWriter(f, rows[0], lineterminator='\n')
-        out.writeheader()
-        out.writerows(rows)
+def _sound(row):
+    "Are the numbers of a row numbers, and do they go together?"
+    held = 'test' if row['test_n'] else 'validation'
+    try:
+        right, n = (int(row[f'{held}_{k}']) for k in ('correct', 'n'))
+        halves = sum(int(row[f'{k}_half']) for k in ('first', 'second'))
+        known = isinstance(json.loads(row['settings']), dict) and int(row['seed']) >= 0
+        return known and halves == right and 0 <= right <= n > 0 and float(row['seconds']) >= 0
+    except ValueError: return False
 
 # %% ../nbs/05_benchmark.ipynb #491b18ee
 def sweep(recipe, # A name in RECIPES, or a Recipe
@@ -421,7 +408,8 @@ def sweep(recipe, # A name in RECIPES, or a Recipe
     data = data if isinstance(data, DigitData) else load_data(data, root)
     if seeds < 1: raise InputError(f'seeds={seeds}: run at least one')
     for r in rows:
-        if (_recipe_of(r), r['data']) != (replace(recipe, seed=0), data.name):
+        theirs = get_recipe(Recipe(r['recipe']), **json.loads(r['settings']))
+        if (theirs, r['data']) != (replace(recipe, seed=0), data.name):
             raise InputError(f'{path} has rows of {r["recipe"]} on {r["data"]} with other settings '
                              f'or data; choose another file')
     for seed in range(seeds):
@@ -430,7 +418,7 @@ def sweep(recipe, # A name in RECIPES, or a Recipe
             out = f'{keep or d}/{recipe.name}-{seed}'
             run = train(recipe, data, out, None, device, precision, seed=seed)
         rows.append({k: str(v) for k,v in _row(run, data.name).items()})
-        with replacing(path) as temp: _write_rows(temp, rows)
+        _write_rows(path, rows)
     return rows
 
 # %% ../nbs/05_benchmark.ipynb #62bf7abc
@@ -451,9 +439,8 @@ def mean_interval(values:list, # At least two numbers
 def _t_quantile(df):
     "What Student's t with `df` degrees of freedom stays below in 97.5 % of cases, to 1e-4"
     x = torch.arange(5e-5, 20, 1e-4, dtype=torch.float64)
-    density = (1+x*x/df)**(-(df+1)/2)
-    scale = math.exp(math.lgamma((df+1)/2)-math.lgamma(df/2))/math.sqrt(df*math.pi)
-    below = density.cumsum(0)*scale*1e-4 # The share of the cases from 0 to x
+    density = torch.distributions.StudentT(torch.tensor(df, dtype=x.dtype)).log_prob(x).exp()
+    below = density.cumsum(0)*1e-4 # The share of the cases from 0 to x
     return x[torch.searchsorted(below, .475)].item()
 
 # %% ../nbs/05_benchmark.ipynb #4a84f23a
@@ -491,17 +478,15 @@ def save_speed(found:dict, # As from measure_speed
                folder, # Where to; made if need be
               )->None:
     "Write every measurement as JSON and CSV, and the ladder as a picture"
-    folder, rows = Path(folder), []
-    for part in ('epochs', 'peaks', 'inference', 'startup'):
-        rows += [dict(part=part, name=name, repetition=i, value=v)
-                 for name,values in found[part].items() for i,v in enumerate(values, 1)]
-    rows += [dict(part='scoring', name='10,000 images', repetition=i, value=v)
-             for i,v in enumerate(found['scoring'], 1)]
+    folder, parts = Path(folder), {k: found[k] for k in ('epochs', 'peaks', 'inference', 'startup')}
+    parts['scoring'] = {'10,000 images': found['scoring']}
+    rows = [dict(part=part, name=name, repetition=i, value=v) for part,series in parts.items()
+            for name,values in series.items() for i,v in enumerate(values, 1)]
     rows += [dict(part='job', name=f'{j["recipe"]}, {k}', repetition=i, value=j[k])
              for i,j in enumerate(found['jobs'], 1)
              for k in ('correct', 'seconds', 'wall', 'peak_bytes')]
     with replacing(folder/'bench.json') as temp: temp.write_text(json.dumps(found, indent=1)+'\n')
-    with replacing(folder/'bench.csv') as temp: _write_rows(temp, rows)
+    _write_rows(folder/'bench.csv', rows)
     fig = plot_ladder(found)
     with replacing(folder/'ladder.png') as temp: fig.savefig(temp, format='png', dpi=120)
     plt.close(fig)
@@ -542,6 +527,6 @@ def s5_sweep(recipe:str='fast', # The recipe to train by
             ):
     "Train with many seeds; one row each, mean and standard deviation of all"
     with one_line_errors('s5_sweep'):
-        fields, out = dict(valid=valid, **parse_changes(change)), out or f'{recipe}.csv'
+        fields, out = dict(valid=valid) | parse_changes(change), out or f'{recipe}.csv'
         rows = sweep(recipe, seeds, out, data, root, device, precision, keep, **fields)
         print(f'{rows[0]["recipe"]}, {sweep_line(rows)}; rows in {out}')

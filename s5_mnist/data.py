@@ -6,7 +6,7 @@
 __all__ = ['MNIST_FILES', 'MNIST_MEAN', 'MNIST_STD', 'FONTS', 'InputError', 'DigitData', 'check_digits', 'parse_idx', 'IdxFile',
            'verified', 'replacing', 'download_file', 'data_folders', 'load_mnist', 'drive_folder', 'frame_digit',
            'generate_digits', 'generated_data', 'load_data', 's5_transforms', 'crop_rotate', 's5_augment',
-           'random_shift', 'random_warp', 'shifted_views', 'Batches', 'Loaders', 'loaders', 'Share']
+           'random_shift', 'random_warp', 'shifted_views', 'Batches', 'checked', 'Loaders', 'loaders', 'Share']
 
 # %% ../nbs/00_data.ipynb #1513db4b
 import gzip
@@ -46,13 +46,18 @@ class DigitData(NamedTuple):
 def check_digits(x:torch.Tensor, # Images, to be [N,28,28] uint8 with N at least 1
                  y:torch.Tensor, # Labels, to be [N] int64 in 0 to 9
                  what:str='data', # What to call them in the message
+                 batch:bool=False, # Are the images to be [N,1,28,28] float, and finite, instead?
                 )->None: # Raises InputError if they are anything else
     "Refuse images or labels that a network for digits can't learn from"
     for t in (x, y):
         if not isinstance(t, torch.Tensor):
             raise InputError(f'{what}: found {type(t).__name__}; use torch.as_tensor')
-    if x.dtype != torch.uint8 or x.ndim != 3 or tuple(x.shape[1:]) != (28,28):
-        raise InputError(f'{what}: images must be uint8 [N,28,28], found {x.dtype} {list(x.shape)}')
+    kind, size = ('float', (1,28,28)) if batch else ('uint8', (28,28))
+    typed = x.is_floating_point() if batch else x.dtype == torch.uint8
+    if not typed or tuple(x.shape[1:]) != size:
+        want = f'{kind} [N,{",".join(map(str, size))}]'
+        raise InputError(f'{what}: images must be {want}, found {x.dtype} {list(x.shape)}')
+    if batch and not x.isfinite().all(): raise InputError(f'{what}: some pixels are no numbers')
     if y.dtype != torch.int64 or y.shape != x.shape[:1]:
         found = f'{y.dtype} {list(y.shape)}'
         raise InputError(f'{what}: labels must be int64 [{len(x)}], found {found}')
@@ -190,9 +195,8 @@ def _content(name, folders, download):
     if not download:
         raise FileNotFoundError(f'{name} is in none of: {", ".join(map(str, folders))}. Allow the '
                                 'download, or set S5_MNIST_DATA to a folder that holds MNIST/raw.')
-    dest = folders[0]/'MNIST'/'raw'
     print(f'Downloading {name}.gz', flush=True)
-    return download_file(f'{name}.gz', dest)
+    return download_file(f'{name}.gz', folders[0]/'MNIST'/'raw')
 
 # %% ../nbs/00_data.ipynb #687b2930
 def load_mnist(root=None, # A folder to search before S5_MNIST_DATA and the cache
@@ -220,7 +224,7 @@ def drive_folder(wanted:bool=True, # Use Google Drive?
         folder = Path(mount)/'MyDrive'/'s5_mnist'
         folder.mkdir(parents=True, exist_ok=True)
     except Exception as e: # Whatever the mount raises, the work can go on without it
-        print(f'Google Drive could not be mounted ({e or type(e).__name__}); using the local disk')
+        print(f'Google Drive could not be mounted ({e!r}); using the local disk')
         return None
     return folder
 
@@ -409,20 +413,32 @@ class Batches:
         if not 0 < part <= 1: raise InputError(f'part={part}: give more than 0, at most 1')
         self.n = max(1, round(part*len(x))) if shuffle else len(x) # Images an epoch
         self.x, self.y, self.bs, self.shuffle = x.to(device), y.to(device), bs, shuffle
-        self.augment, self.generator = augment, generator
+        self.augment, self.generator, self.order, self.start = augment, generator, None, 0
 
     def __len__(self): return math.ceil(self.n/self.bs)
 
     def __iter__(self):
-        g = self.generator
-        if self.shuffle:
-            order = torch.randperm(len(self.x), generator=g, device=g.device if g else 'cpu')
-            order = order[:self.n].to(self.x.device)            # [n]
-        for i in range(0, self.n, self.bs):
-            b = order[i:i+self.bs] if self.shuffle else slice(i, i+self.bs)
-            x = self.x[b].unsqueeze(1).float()/255              # [B,1,28,28] in [0,1]
+        g, start, self.start = self.generator, self.start, 0      # A run that goes on sets start
+        if not start: self.order = self._new_order(g)             # [n]
+        for b in filter(len, self.order.split(self.bs)[start:]):
+            x = self.x[b].unsqueeze(1).float()/255                # [B,1,28,28] in [0,1]
             if self.augment is not None: x = self.augment(x, g)
             yield (x-MNIST_MEAN)/MNIST_STD, self.y[b]
+
+    def _new_order(self, g):
+        n, device = len(self.x), g.device if g else 'cpu'
+        order = torch.randperm(n, generator=g, device=device) if self.shuffle else torch.arange(n)
+        return order[:self.n].to(self.x.device)
+
+# %% ../nbs/00_data.ipynb #51b8aeec
+def checked(batches, # Batches (x, y)
+            dl=None, # What they come from, if that is something else, as with a progress bar
+           ): # The same, one by one; InputError if one is no batch of digits
+    "Look at batches that `Batches` didn't make, and check, itself; on a GPU a look would be a halt"
+    known = isinstance(batches if dl is None else dl, (Batches, Share))
+    for x,y in batches:
+        if not known and not getattr(x, 'is_cuda', False): check_digits(x, y, 'batch', batch=True)
+        yield x, y
 
 # %% ../nbs/00_data.ipynb #5596f01e
 class Loaders(NamedTuple):
@@ -442,6 +458,7 @@ def loaders(data:DigitData, # As from load_mnist
             part:float=1., # Part of the training images to draw for an epoch, > 0 to 1
            )->Loaders: # x [B,1,28,28] float32 normalised and y [B] int64, on the device
     "Batches for training, validation and testing, with no image dropped"
+    check_digits(data.train_x, data.train_y, 'training images')
     n = len(data.train_x)-valid
     if valid < 0 or n < 1:
         raise InputError(f'valid={valid}: keep 0 to {len(data.train_x)-1} of the training images')

@@ -7,7 +7,7 @@ __all__ = ['MOST_PIXELS', 'SCALE', 'WIDTHS', 'read_picture', 'steps', 'preproces
            'plot_filters', 'feature_maps', 'plot_maps', 'evidence', 'plot_evidence', 'FromPixels', 'export_onnx',
            's5_predict', 's5_export']
 
-# %% ../nbs/04_inference.ipynb #81709324
+# %% ../nbs/04_inference.ipynb #bf6639d9
 import copy
 import io
 import math
@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from fastcore.script import call_parse
 from PIL import Image, ImageOps, UnidentifiedImageError
-from safetensors.torch import save_file
 from torch.nn import functional as F
 
 # %% ../nbs/04_inference.ipynb #edbb9aa0
@@ -239,15 +238,10 @@ def _resize(x, h, w):
     return F.interpolate(x[None,None], size=(max(1, h), max(1, w)), mode='bilinear',
                          antialias=True)[0,0]
 
-def _cropped(x, margin=0):
-    "What is more than half, and a margin"
-    rows, columns = ((x > .5).any(d).nonzero()[:,0] for d in (1, 0))
-    x = F.pad(x, [margin]*4)
-    return x[rows[0]:rows[-1]+1+2*margin, columns[0]:columns[-1]+1+2*margin]
-
 def _boxed(x, side, margin=0):
     "The ink of [H,W], so that its longer side without the margin is `side`"
-    x = _cropped(x, margin)
+    rows, columns = ((x > .5).any(d).nonzero()[:,0] for d in (1, 0))
+    x = F.pad(x, [margin]*4)[rows[0]:rows[-1]+1+2*margin, columns[0]:columns[-1]+1+2*margin]
     scale = side/(max(x.shape)-2*margin)
     return _resize(x, *(int(n*scale+.5) for n in x.shape))
 

@@ -63,8 +63,7 @@ def init_weights(net:nn.Module, # Changed in place
             nn.init.orthogonal_(m.weight, gain=math.sqrt(2), generator=generator)
             m.bias.zero_()
         else:
-            m.weight.uniform_(-bound, bound, generator=generator)
-            m.bias.uniform_(-bound, bound, generator=generator)
+            for p in (m.weight, m.bias): p.uniform_(-bound, bound, generator=generator)
     return net
 
 # %% ../nbs/01_model.ipynb #aa39b71f

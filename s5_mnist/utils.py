@@ -192,20 +192,20 @@ def plot_reliability(probs:torch.Tensor, # [N,10] the probability given to each 
     if fig is None: fig = plt.figure(figsize=(4.6, 4.6), layout='constrained')
     top, low = fig.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     middle = [(b.low+b.high)/2 for b in found]
-    top.plot([0, 1], [0, 1], color='gray', lw=1, ls='--', label='honest')
-    top.bar(middle, [b.accuracy for b in found], .9/bins, color='C0', alpha=.5, label='right')
+    top.plot([0, 1], [0, 1], color='gray', lw=1, ls='--', label='perfectly calibrated')
+    top.bar(middle, [b.accuracy for b in found], .9/bins, color='C0', alpha=.5, label='accuracy')
     top.plot([b.confidence for b in found], [b.accuracy for b in found], 'o', color='C0', ms=4)
     low.bar(middle, [b.n for b in found], .9/bins, color='C0', alpha=.5)
     for x,b in zip(middle, found): low.annotate(f'{b.n:,}', (x, b.n), (0, 2), fontsize=7,
                                                 textcoords='offset points', ha='center')
     error = calibration_error(probs, labels, bins)
-    top.set(ylabel='part that is right', ylim=(0, 1.05), xlim=(0, 1.03),
+    top.set(ylabel='accuracy', ylim=(0, 1.05), xlim=(0, 1.03),
             title=f'expected calibration error {error:.4f}')
-    low.set(xlabel='probability of the answer', ylabel='answers', yscale='log')
+    low.set(xlabel='probability of the answer', ylabel='answers (log)', yscale='log',
+            ylim=(.5, 4*max(b.n for b in found)))
     low.yaxis.set_major_locator(NullLocator()) # The numbers stand on the bars
     low.yaxis.set_minor_locator(NullLocator())
-    low.margins(y=.3)
-    top.legend(loc='upper left', frameon=False)
+    top.legend(loc='upper left', frameon=False, fontsize=7, handlelength=1)
     for ax in (top, low): ax.spines[['top', 'right']].set_visible(False)
     return fig
 
@@ -306,24 +306,27 @@ class Speed(NamedTuple):
     precision: str = 'float32'  # 'bf16' or 'float32'
     channels_last: bool = False # Keep the channels of a pixel side by side in memory?
     keep_pages: bool = False    # Call keep_pages?
-    fused: bool = False         # Update all weights in one pass?
-    graphs: bool = False        # Replay recorded steps?
+    fused: bool = False         # Update all weights in one pass? SGD only
+    graphs: bool = False        # Replay recorded steps? Not with drop, or several processes
+    deterministic: bool = False # On a GPU, only operations that repeat to the bit?
 
     def __str__(self):
-        return ', '.join([self.precision, *(s for s in SHORTCUTS if getattr(self, s))])
+        also = (s for s in (*SHORTCUTS, 'deterministic') if getattr(self, s))
+        return ', '.join([self.precision, *also])
 
 def pick_speed(device:torch.device, # Where the training will run
                precision:str='auto', # As for pick_precision
-               without:str='', # Short cuts not to take, with commas between
+               without:str='', # Shortcuts not to take, with commas between
+               deterministic:bool=False, # On a GPU, only operations that repeat to the bit?
               )->Speed: # InputError if a name is unknown
-    "The precision and the short cuts that `device` has"
+    "The precision and the shortcuts that `device` has"
     no = set(without.replace(',', ' ').split())
     for s in no - set(SHORTCUTS):
-        raise InputError(f'short cut {s!r} is unknown; leave out some of {", ".join(SHORTCUTS)}')
+        raise InputError(f'shortcut {s!r} is unknown; leave out some of {", ".join(SHORTCUTS)}')
     glibc = platform.libc_ver()[0] == 'glibc'
     has = dict(channels_last=True, keep_pages=device.type == 'cpu' and glibc,
                fused=device.type in ('cpu', 'cuda'), graphs=device.type == 'cuda')
-    return Speed(pick_precision(precision, device),
+    return Speed(pick_precision(precision, device), deterministic=deterministic,
                  **{s: has[s] and s not in no for s in SHORTCUTS})
 
 # %% ../nbs/02_utils.ipynb #ea8041d6

@@ -1,15 +1,20 @@
 """Fixtures that several test files share."""
 import gzip
+import functools
 import hashlib
+import http.server
 import json
 import os
+import shutil
 import struct
+import threading
 from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from notebooks import call
 
 from s5_mnist import data as data_module
 from s5_mnist.data import IdxFile, generate_digits, generated_data, load_mnist
@@ -73,3 +78,50 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
     (tmp_path/'d').mkdir()
     return files
+
+
+# --- the project as a whole -------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='session')
+def copy(tmp_path_factory):
+    "A copy of the project without its modules, into which the notebooks are exported anew"
+    where = tmp_path_factory.mktemp('copy')
+    for name in ('settings.ini', 'pyproject.toml', '_quarto.yml', 'README.md', 'CONTRIBUTING.md'):
+        shutil.copy(ROOT/name, where)
+    shutil.copytree(ROOT/'nbs', where/'nbs', ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
+    (where/'s5_mnist').mkdir()
+    shutil.copy(ROOT/'s5_mnist'/'__init__.py', where/'s5_mnist')
+    call('from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()', where)
+    return where
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args): pass
+
+
+@pytest.fixture(scope='session')
+def serve():
+    "Serve a folder as files, and return its address"
+    servers = []
+
+    def serve(folder):
+        server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=folder))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f'http://127.0.0.1:{server.server_port}'
+    yield serve
+    for server in servers:
+        server.shutdown()
+
+
+@pytest.fixture(scope='module')
+def browser():
+    "Chromium, by the module: while it is open, no other event loop can run"
+    api = pytest.importorskip('playwright.sync_api')
+    path = shutil.which('chromium') or shutil.which('google-chrome')
+    if not path:
+        pytest.skip('no chromium on the PATH')
+    with api.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=path, args=['--no-sandbox'])
+        yield browser
+        browser.close()

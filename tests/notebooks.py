@@ -1,12 +1,31 @@
 """What the tests need to know of notebooks: which cells run, what they print, what a page is made of."""
 import ast
+import base64
+import json
+import os
 import re
+import struct
+import subprocess
+import sys
 
 from execnb.nbio import read_nb
 from execnb.shell import CaptureShell
 from fastcore.xtras import working_directory
 
+MODULES = ('benchmark', 'data', 'inference', 'model', 'utils', 'training')
 SKIPPED = ('slow', 'cuda', 'mnist', 'notest')
+
+
+def call(code, cwd):
+    "Run a few lines of Python on a copy of the project, by itself"
+    env = {**os.environ, 'PYTHONPATH': str(cwd)}
+    done = subprocess.run([sys.executable, '-c', code], cwd=cwd, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout+done.stderr
+    return done
+
+
+def cells(path):
+    return json.loads(path.read_text(encoding='utf-8'))['cells']
 
 
 def source(cell):
@@ -29,8 +48,9 @@ def text(outputs):
 
 
 def figures(outputs):
-    "How many pictures a cell shows"
-    return sum('image/png' in o.get('data', {}) for o in outputs or [])
+    "Width and height of each picture that a cell shows, in pixels"
+    found = [o['data']['image/png'] for o in outputs or [] if 'image/png' in o.get('data', {})]
+    return [struct.unpack('>II', base64.b64decode(''.join(png))[16:24]) for png in found]
 
 
 def names(cell):

@@ -86,7 +86,7 @@ WRONG = [
     (['s5_train', '--data', 'digits', '--out', 'full'], 'full is not empty; choose another folder'),
     (['s5_train', '--root', 'spoilt'], 'train-images-idx3-ubyte: wrong content: expected 47040016 bytes, found an empty'),
     (['s5_train', '--root', 'typo'], 'root=typo is no folder'),
-    (['s5_train', '--without', 'warp'], "short cut 'warp' is unknown; leave out some of channels_last, keep_pages"),
+    (['s5_train', '--without', 'warp'], "shortcut 'warp' is unknown; leave out some of channels_last, keep_pages"),
     (['s5_sweep', '--seeds', '0', '--data', 'digits'], 'seeds=0: run at least one'),
     (['s5_sweep', '--change', 'bs=x'], "recipe: bs='x' must be int"),
     (['s5_sweep', '--change', 'rl=1'], "recipe: 'rl' is no field; the fields are name, epochs, bs, part"),

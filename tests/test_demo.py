@@ -1,14 +1,11 @@
 """The page where one draws, in a real browser, and its steps beside those of `preprocess`."""
 import base64
-import functools
 import hashlib
-import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +21,6 @@ DEMO, WIDTHS = ROOT/'nbs'/'demo', (6, 14, 22, 40)
 CODE = (DEMO/'page.js').read_text()
 RUNTIME, = re.findall(r"RUNTIME = '(https://\S+/onnxruntime-web@[\d.]+/dist/)'", CODE)
 FILES = dict(re.findall(r"'(ort\S+)': '(sha384-\S+)'", CODE))
-# Where chromium is and what it has to be told, as in .ci/run
-BROWSER = dict(executable_path=shutil.which('chromium') or shutil.which('google-chrome'), args=['--no-sandbox'])
 
 
 # --- without a browser ------------------------------------------------------------------------------------------
@@ -101,12 +96,8 @@ def test_the_hashes_are_those_of_the_files(runtime):
         assert hash == 'sha384-'+base64.b64encode(hashlib.sha384(runtime[name]).digest()).decode()
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args): pass
-
-
 @pytest.fixture(scope='module')
-def site(tmp_path_factory):
+def site(tmp_path_factory, serve):
     "The address of the page on a plain file server: its own HTML in the barest of frames"
     d = tmp_path_factory.mktemp('site')
     _, header, body = (ROOT/'nbs'/'demo.qmd').read_text().split('---\n', 2)
@@ -117,21 +108,7 @@ def site(tmp_path_factory):
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f'{head}</head><body style="margin: 1rem; font-family: sans-serif">{html}</body></html>')
     shutil.copytree(DEMO, d/'demo')
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=d))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f'http://127.0.0.1:{server.server_port}/demo.html'
-    server.shutdown()
-
-
-@pytest.fixture(scope='module')
-def browser():
-    api = pytest.importorskip('playwright.sync_api')
-    if not BROWSER['executable_path']:
-        pytest.skip('no chromium on the PATH')
-    with api.sync_playwright() as p:
-        browser = p.chromium.launch(**BROWSER)
-        yield browser
-        browser.close()
+    return f'{serve(d)}/demo.html'
 
 
 @pytest.fixture

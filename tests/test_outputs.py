@@ -28,7 +28,13 @@ def difference(stored, fresh, trained=False):
     return None if len(a) == len(b) else f'stored {len(a)} lines, now {len(b)}'
 
 
+def alike(stored, fresh):
+    "As many figures, of the same sizes but for the width of a font"
+    return len(stored) == len(fresh) and all(abs(a-b) <= .05*a for p, q in zip(stored, fresh) for a, b in zip(p, q))
+
+
 def test_difference_sees_what_matters():
+    assert alike([(100, 50)], [(103, 50)]) and not alike([(100, 50)], [(100, 60)]) and not alike([(9, 9)], [])
     assert difference('epoch 1: loss 0.500, 3.1 s', 'epoch 1: loss 0.501, 9.7 s') is None
     assert difference('epoch 1: loss 0.500', 'epoch 1: loss 0.600')
     assert difference('9934 right', '9935 right')
@@ -54,8 +60,8 @@ def test_stored_outputs_are_true(path, request):
             continue
         compared += bool(stored)
         found = difference(text(stored), text(fresh), marked(cell, 'trained'))
-        if found is None and figures(stored) != figures(fresh):
-            found = f'stored {figures(stored)} figures, now {figures(fresh)}'
+        if found is None and not alike(figures(stored), figures(fresh)):
+            found = f'stored figures of {figures(stored)} pixels, now {figures(fresh)}'
         if found:
             stale.append(f'cell {i} ({source(cell).splitlines()[0]}): {found}')
     assert not stale, '\n'.join([f'{path.name} is stale:', *stale])
@@ -92,20 +98,34 @@ def test_the_walkthrough_reports_the_committed_run():
 def test_each_number_in_the_readme_is_that_of_its_rows():
     "Sweeps and benchmarks as they are committed; what else looks like a measurement is named here"
     readme, runs = (ROOT/'README.md').read_text(), ROOT/'nbs/runs'
-    found = json.loads((runs/'bench'/'bench.json').read_text())
-    s5 = json.loads((runs/'s5-0/report.json').read_text())
-    claims = [f's5, seed 0: {s5["correct"]}/{s5["n"]} = {s5["accuracy"]:.2f} %',
-              sweep_table(*(read_sweep(runs/f'{name}.csv') for name in ('fast', 'best'))),
-              '\n'.join(job_lines(found).splitlines()[:3])]
-    for name in ('fast', 'best'):
-        claims += {'{recipe} on {device}, {precision}, torch {torch}'.format(**r) for r in read_sweep(runs/f'{name}.csv')}
+    found = [json.loads((runs/name/'bench.json').read_text()) for name in ('bench', 'bench-best')]
+    sweeps = [read_sweep(runs/f'{name}.csv') for name in ('s5', 'fast', 'best')]
+    claims = [sweep_table(*sweeps), *('\n'.join(job_lines(f).splitlines()[:3]) for f in found)]
+    for rows in sweeps:
+        on = sorted({'{device}, {precision}, torch {torch}'.format(**r) for r in rows})
+        claims.append(f'{rows[0]["recipe"]} on {"; ".join(on)}')
     for claim in claims:
         for line in claim.splitlines():
             assert readme.count(line) >= 1, line
             readme = readme.replace(line, '')
     rest = set(re.findall(r'[\d,]*\d\.\d+', readme))
     assert rest == {'99.19', '3.10', '2.0'} # The assignment's claim, Python, the licence
-    assert found['data'] == 'MNIST' and len(found['scoring']) >= 5 and len(found['jobs']) >= 3
+    assert all(f['data'] == 'MNIST' and len(f['scoring']) >= 5 for f in found)
+    assert len(found[0]['jobs']) >= 3 and found[1]['jobs'][0]['recipe'] == 'best'
+
+
+def test_the_first_row_of_s5_is_the_committed_run():
+    report, row = json.loads((ROOT/'nbs/runs/s5-0/report.json').read_text()), read_sweep(ROOT/'nbs/runs/s5.csv')[0]
+    assert (row['seed'], int(row['test_correct'])) == ('0', report['correct'])
+    assert [int(row['first_half']), int(row['second_half'])] == [h[0] for h in report['halves']]
+    assert float(row['seconds']) == round(report['seconds'], 2) and row['torch'] == report['versions']['torch']
+
+
+@pytest.mark.parametrize('path', sorted((ROOT/'nbs/runs/ladder').glob('*.csv')), ids=lambda p: p.stem)
+def test_the_ladder_was_climbed_on_validation_images(path):
+    rows = read_sweep(path)
+    assert [r['seed'] for r in rows] == [str(i) for i in range(len(rows))] and len(rows) >= 3
+    assert {(r['recipe'], r['validation_n'], r['test_n'], r['data']) for r in rows} == {('best', '5000', '', 'MNIST')}
 
 
 @pytest.mark.parametrize('name', ['choice-fast', 'tried-fast'])

@@ -1,5 +1,7 @@
 """What is claimed: the weights in the package, the rows behind each number, and where both are told."""
+import csv
 import json
+import re
 import statistics
 
 import pytest
@@ -16,7 +18,7 @@ from s5_mnist.utils import calibration_error
 
 QUICK = dict(device='cpu', precision='float32')
 RUNS = ROOT/'nbs/runs'
-LEAST = dict(fast=10, best=5)
+LEAST = dict(s5=3, fast=10, best=5)
 
 
 # --- the weights in the package -----------------------------------------------------------------------------------
@@ -135,3 +137,11 @@ def test_the_table_holds_what_the_rows_hold():
                             *(f'{statistics.mean(int(r[k]) for r in rows)/50:.2f}' for k in ('first_half', 'second_half')),
                             f'{statistics.median(float(r["seconds"]) for r in rows):.1f}']
     assert low < statistics.mean(right) < high and sweep_scores(rows) == ('test', pytest.approx(right))
+
+
+def test_published_figures_have_a_source():
+    with open(RUNS/'published.csv', newline='', encoding='utf-8') as f:
+        rows = list(csv.DictReader(f))
+    assert len(rows) >= 5
+    for r in rows:
+        assert re.fullmatch(r'99\.\d{2,3}', r['accuracy']) and r['source'].startswith('https://') and r['differently']

@@ -1,5 +1,6 @@
 """What a training promises: honest counts, the same result from the same seed, a folder that tells the truth."""
 import csv
+import hashlib
 import io
 import json
 import os
@@ -120,17 +121,32 @@ def test_checkpoint_refuses_what_it_is_not(small, tmp_path):
     opt, sched = make_optimizer(net, RECIPES['s5'], 3)
     save_checkpoint(tmp_path/'good', net, opt, sched, g, training.History([{'epoch': 1}]))
     assert load_checkpoint(tmp_path/'good', net, opt, sched, g).rows == [{'epoch': 1}]
-    (tmp_path/'cut').write_bytes((tmp_path/'good').read_bytes()[:1000])
-    torch.save({'version': 9}, tmp_path/'version')
-    torch.save([1], tmp_path/'list')
+    good = (tmp_path/'good').read_bytes()
+    (tmp_path/'cut').write_bytes(good[:1000])
+    (tmp_path/'flipped').write_bytes(good[:5000]+bytes([good[5000] ^ 4])+good[5001:])
+    (tmp_path/'version').write_bytes(good.replace(b'checkpoint 2 ', b'checkpoint 9 ', 1))
+    torch.save({'version': 1}, tmp_path/'older')
+
+    def sealed(name, state):
+        "As save_checkpoint would have sealed it"
+        data = io.BytesIO()
+        torch.save(state, data)
+        seal = hashlib.sha256(data.getvalue()).hexdigest()
+        (tmp_path/name).write_bytes(f's5_mnist checkpoint 2 {seal}\n'.encode()+data.getvalue())
+    sealed('list', [1])
 
     class Evil:
         def __reduce__(self):
             return os.system, (f'touch {tmp_path}/ran',)
     torch.save(Evil(), tmp_path/'evil')
-    other = dict(torch.load(tmp_path/'good', weights_only=True), net={'conv1.weight': torch.zeros(3)})
-    torch.save(other, tmp_path/'other')
-    for name in ('missing', 'cut', 'version', 'list', 'evil', 'other'):
+    sealed('sealed_evil', Evil())
+    state = training._sealed(tmp_path/'good')
+    sealed('other', dict(state, net={'conv1.weight': torch.zeros(3)}))
+    sealed('lacking', {k: v for k, v in state.items() if k != 'opt'})
+    sealed('odd', dict(state, generator=torch.zeros(3)))
+    sealed('nan', dict(state, net={k: v*float('nan') for k, v in state['net'].items()}))
+    for name in ('missing', 'cut', 'flipped', 'version', 'older', 'list', 'evil', 'sealed_evil', 'other', 'lacking',
+                 'odd', 'nan'):
         with pytest.raises(InputError, match=name):
             load_checkpoint(tmp_path/name, net, opt, sched, g)
     assert not (tmp_path/'ran').exists()
@@ -162,7 +178,8 @@ def test_folder(run, small):
 def test_weights_carry_what_they_are(run):
     from safetensors import safe_open
     with safe_open(run.path/'model.safetensors', 'pt') as f:
-        assert json.loads(f.metadata()['report']) == json.loads(json.dumps(run.report))
+        report = json.loads(f.metadata()['report'])
+    assert len(report.pop('sha256')) == 64 and report == json.loads(json.dumps(run.report))
     assert torch.cat([load_file(run.path/'model.safetensors')[k].flatten() for k, _ in run.net.named_parameters()]
                      ).equal(flat(run.net))
 
@@ -179,6 +196,20 @@ def test_last_checkpoint_is_the_last_epoch(run):
     assert flat(net).equal(flat(run.net)) and hist.rows == run.history.rows
 
 
+def swap(path, a, b, cut=0):
+    "Other text in a file, or lines less at its end"
+    text = path.read_text()
+    assert a in text
+    path.write_text(''.join(text.replace(a, b, 1).splitlines(True)[:-cut or None]))
+
+
+def flip(path, at):
+    "One bit of a file"
+    data = bytearray(path.read_bytes())
+    data[at] ^= 4
+    path.write_bytes(data)
+
+
 @pytest.mark.parametrize('change, said', [
     (lambda d: (d/'report.json').write_text('{}'), 'report.json is no report'),
     (lambda d: (d/'config.json').unlink(), 'config.json is not there'),
@@ -188,6 +219,13 @@ def test_last_checkpoint_is_the_last_epoch(run):
     (lambda d: (d/'config.json').write_text('{"version": 2}'), 'a recipe in version 1'),
     (lambda d: (d/'config.json').write_text('{"version": 1}'), 'a recipe in version 1'),
     (lambda d: (d/'config.json').write_text('{"version": 1, "recipe": {"speed": 3}}'), "'speed' is no field"),
+    (lambda d: swap(d/'config.json', '"bs": 128', '"bs": 64'), 'config.json is not of the run in model.safetensors'),
+    (lambda d: swap(d/'config.json', '"fused": true', '"fused": "no"'), "fused='no' is no value for it"),
+    (lambda d: swap(d/'config.json', '"seed": 6', '"seed": 7'), 'config.json is not of the run'),
+    (lambda d: swap(d/'report.json', '"correct": ', '"correct": 1'), 'report.json is no report of the run'),
+    (lambda d: swap(d/'history.csv', ',200,', ',200,', cut=1), 'history.csv is not of the run'),
+    (lambda d: flip(d/'model.safetensors', -1000), 'model.safetensors is damaged: its checksum'),
+    (lambda d: flip(d/'model.safetensors', 300), 'model.safetensors'),
     (lambda d: (d/'config.json').write_text('{"version": 1, "recipe": {"bs": "x"}}'), "bs='x' must be int"),
     (lambda d: (d/'history.csv').write_text('epoch\nx'), 'history.csv is damaged'),
     (lambda d: (d/'model.safetensors').unlink(), 'model.safetensors is not there'),
@@ -330,8 +368,9 @@ def test_recipe_cannot_be_changed_in_place():
 @pytest.mark.parametrize('bad', [float('nan'), float('inf')])
 def test_a_loss_that_is_no_number_stops(small, bad):
     net = init_weights(Net(), generator=set_seed(0))
-    batch = (torch.full((4, 1, 28, 28), bad), torch.zeros(4, dtype=torch.int64))
-    with pytest.raises(InputError, match='epoch 1'):
+    torch.nn.init.constant_(net.fc2.bias, bad)
+    batch = (torch.zeros(4, 1, 28, 28), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(InputError, match='in epoch 1, step 1: it diverged'):
         fit(net, [batch], None, SGD(net.parameters(), lr=0.01), None, epochs=2)
 
 
