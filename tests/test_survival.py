@@ -87,7 +87,7 @@ def test_killed_at_any_moment_and_resumed_it_is_the_same(start, whole, tmp_path)
             time.sleep(chance.uniform(0, seconds))
             process.kill()
             process.join()
-        process = start(survival.go, str(run), again=True)
+        process = start(survival.go, str(run), again=True, every=60.)
         process.join()
         assert process.exitcode == 0
         equal += same(path, run)
