@@ -25,7 +25,7 @@ def test_whole_walkthrough(monkeypatch, tmp_path):
             shell.cell(cell)
             outputs = cell.outputs
             assert not shell.exc, f'cell {i}: {cell.source}\n{shell.exc}'
-            printed, shown = printed+text(outputs), shown+figures(outputs)
+            printed, shown = printed+text(outputs), shown+len(figures(outputs))
     ns = shell.user_ns
     assert ns['data'] is small and len(ns['hist'].rows) == 3
     assert ns['score'].n == 400 and ns['own'].n == 1500
