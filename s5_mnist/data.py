@@ -6,7 +6,7 @@
 __all__ = ['MNIST_FILES', 'MNIST_MEAN', 'MNIST_STD', 'FONTS', 'InputError', 'DigitData', 'check_digits', 'parse_idx', 'IdxFile',
            'verified', 'replacing', 'download_file', 'data_folders', 'load_mnist', 'drive_folder', 'frame_digit',
            'generate_digits', 'generated_data', 'load_data', 's5_transforms', 'crop_rotate', 's5_augment',
-           'random_shift', 'random_warp', 'shifted_views', 'Batches', 'checked', 'Loaders', 'loaders', 'Share']
+           'random_shift', 'random_warp', 'shifted_views', 'Batches', 'Loaders', 'loaders', 'Share', 'checked']
 
 # %% ../nbs/00_data.ipynb #1513db4b
 import gzip
@@ -430,16 +430,6 @@ class Batches:
         order = torch.randperm(n, generator=g, device=device) if self.shuffle else torch.arange(n)
         return order[:self.n].to(self.x.device)
 
-# %% ../nbs/00_data.ipynb #51b8aeec
-def checked(batches, # Batches (x, y)
-            dl=None, # What they come from, if that is something else, as with a progress bar
-           ): # The same, one by one; InputError if one is no batch of digits
-    "Look at batches that `Batches` didn't make, and check, itself; on a GPU a look would be a halt"
-    known = isinstance(batches if dl is None else dl, (Batches, Share))
-    for x,y in batches:
-        if not known and not getattr(x, 'is_cuda', False): check_digits(x, y, 'batch', batch=True)
-        yield x, y
-
 # %% ../nbs/00_data.ipynb #5596f01e
 class Loaders(NamedTuple):
     "Batches for training, validation and testing"
@@ -493,3 +483,13 @@ class Share:
         whole = shares[0].new_empty(sum(map(len, shares)), *shares[0].shape[1:])
         for rank,part in enumerate(shares): whole[rank::self.world] = part
         return whole
+
+# %% ../nbs/00_data.ipynb #51b8aeec
+def checked(batches, # Batches (x, y)
+            dl=None, # What they come from, if that is something else, as with a progress bar
+           ): # The same, one by one; InputError if one is no batch of digits
+    "Look at batches that `Batches` didn't make, and check, itself; on a GPU a look would be a halt"
+    known = isinstance(batches if dl is None else dl, (Batches, Share))
+    for x,y in batches:
+        if not known and not getattr(x, 'is_cuda', False): check_digits(x, y, 'batch', batch=True)
+        yield x, y

@@ -860,8 +860,9 @@ def record_steps(net:torch.nn.Module, # On a CUDA device, in training mode
 def _prepared(net, recipe, device, speed, generator, dl):
     "`net` as `fit` should call it"
     if device.type == 'cuda': torch.backends.cudnn.benchmark = not speed.deterministic # Try each
-    if speed.deterministic: torch.use_deterministic_algorithms(True)
-    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # Which that needs
+    if speed.deterministic:
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # What the next line asks for
+        torch.use_deterministic_algorithms(True)
     if recipe.drop: handle = drop_inputs(net.fc1, recipe.drop, generator, dl)
     if speed.graphs and not recipe.drop and _world() == 1: # A recording would drop the same ones
         sizes = {28, 20 if recipe.small else 28}
