@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RUNGS', 'Rung', 'time_rung', 'training_work', 'matmul_peak', 'time_scoring', 'time_inference', 'time_command',
-           'time_job', 'measure_speed', 'ladder_table', 'plot_ladder', 'limit_lines', 'job_lines', 'rest_lines',
-           'recipe_settings', 'read_sweep', 'sweep', 'sweep_scores', 'mean_interval', 'sweep_line', 'sweep_table',
-           'save_speed', 's5_bench', 's5_sweep']
+           'time_job', 'measure_speed', 'ladder_table', 'plot_ladder', 'limit_lines', 'assignment_seconds', 'job_lines',
+           'rest_lines', 'recipe_settings', 'read_sweep', 'sweep', 'sweep_scores', 'mean_interval', 'sweep_line',
+           'sweep_table', 'save_speed', 's5_bench', 's5_sweep']
 
 # %% ../nbs/05_benchmark.ipynb #71eafaca
 import csv
@@ -324,11 +324,16 @@ def limit_lines(found:dict, # As from measure_speed
 # %% ../nbs/05_benchmark.ipynb #49a6a975
 def _times(t): return f'{t:.0f} times as fast' if t >= 10 else f'{t:.2f} times as fast'
 
+def assignment_seconds(found:dict, # As from measure_speed
+                      )->float: # Of training and scoring
+    "The assignment's 20 epochs, each scored, scaled from the parts that were timed"
+    epoch = statistics.median(next(iter(found['epochs'].values())))
+    return 20*(epoch+statistics.median(found['scoring']))
+
 def job_lines(found:dict, # As from measure_speed, with at least one job
              )->str: # A line each for the assignment, the recipe, their ratio, and the costs
     "The assignment's 20 epochs against the recipe's complete run"
-    epoch = statistics.median(next(iter(found['epochs'].values())))
-    whole, jobs = 20*(epoch+statistics.median(found['scoring'])), found['jobs']
+    whole, jobs = assignment_seconds(found), found['jobs']
     seconds, wall = ([j[k] for j in jobs] for k in ('seconds', 'wall'))
     times = [whole/statistics.median(t) for t in (seconds, wall)]
     lines = [f"the assignment's 20 epochs, each scored (scaled from part of one): {whole:,.0f} s",

@@ -337,4 +337,5 @@ def device_name(device:torch.device, # As from pick_device
     if device.type != 'cpu': return f'{platform.machine()} {device.type}'
     caps = getattr(torch.cpu, 'get_capabilities', dict)()
     name = caps.get('cpu_name') or platform.processor() or platform.machine()
-    return f'{name}, {torch.get_num_threads()} threads'
+    threads = torch.get_num_threads()
+    return f'{name}, {threads} thread{"s"*(threads > 1)}'

@@ -2,12 +2,13 @@
 import csv
 import json
 import re
+import statistics
 
 import pytest
 from conftest import NOTEBOOKS, ROOT
 from notebooks import SKIPPED, figures, marked, run, source, text
 
-from s5_mnist.benchmark import job_lines, read_sweep, sweep_table
+from s5_mnist.benchmark import assignment_seconds, mean_interval, read_sweep
 
 NUMBER = re.compile(r'\d+\.\d+(?:e[-+]?\d+)?')
 
@@ -99,15 +100,23 @@ def test_each_number_in_the_readme_is_that_of_its_rows():
     "Sweeps and benchmarks as they are committed; what else looks like a measurement is named here"
     readme, runs = (ROOT/'README.md').read_text(), ROOT/'nbs/runs'
     found = [json.loads((runs/name/'bench.json').read_text()) for name in ('bench', 'bench-best')]
-    sweeps = [read_sweep(runs/f'{name}.csv') for name in ('s5', 'fast', 'best')]
-    claims = [sweep_table(*sweeps), *('\n'.join(job_lines(f).splitlines()[:3]) for f in found)]
-    for rows in sweeps:
-        on = sorted({'{device}, {precision}, torch {torch}'.format(**r) for r in rows})
-        claims.append(f'{rows[0]["recipe"]} on {"; ".join(on)}')
-    for claim in claims:
-        for line in claim.splitlines():
-            assert readme.count(line) >= 1, line
-            readme = readme.replace(line, '')
+    machines = [', '.join([f['device'], f'torch {f["versions"]["torch"]}']) for f in found]
+    for name in ('s5', 'fast', 'best'):
+        rows = read_sweep(runs/f'{name}.csv')
+        right = [int(r['test_correct'])/100 for r in rows]
+        low, high = mean_interval(right)
+        claim = [name, f'{statistics.mean(right):.3f}', f'{low:.3f}', 'to', f'{high:.3f}',
+                 f'{statistics.stdev(right):.3f}', str(len(rows))]
+        for f in found:
+            if f['jobs'][0]['recipe'] == name:
+                took, whole = statistics.median(j['seconds'] for j in f['jobs']), assignment_seconds(f)
+                claim += [f'{took:,.1f}', f'{whole:,.0f}', f'{whole/took:.3g}']
+        line, = (x for x in readme.splitlines() if x.split() == claim)
+        readme = readme.replace(line, '')
+        machines += [', '.join([r['device'], r['precision'], f'torch {r["torch"]}']) for r in rows]
+    for machine in sorted(set(machines), key=len, reverse=True):
+        assert machine in readme
+        readme = readme.replace(machine, '')
     rest = set(re.findall(r'[\d,]*\d\.\d+', readme))
     assert rest == {'99.19', '3.10', '2.0'} # The assignment's claim, Python, the licence
     assert all(f['data'] == 'MNIST' and len(f['scoring']) >= 5 for f in found)

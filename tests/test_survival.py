@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -69,34 +70,40 @@ def same(a, b):
 
 
 def test_killed_at_any_moment_and_resumed_it_is_the_same(start, whole, tmp_path):
-    "SIGKILL, with a save after each batch, so that many land in the middle of a write; every other run is killed twice"
+    "SIGKILL, half of the runs saving after each batch, two at a time; every other one is killed twice"
     path, seconds = whole
-    chance, kills, equal, steps = random.Random(0), 0, 0, []
-    for i in range(KILLS):
-        run, every = tmp_path/str(i), chance.choice((0., 0., .05, 1.))
-        process = start(survival.go, str(run), every=every)
-        if i%10: # And now and then before the training begins
-            wait_for_training(process, run)
+
+    def kill(process, chance):
         time.sleep(chance.uniform(0, seconds))
         process.kill()
         process.join()
-        kills += process.exitcode == -signal.SIGKILL
-        steps.append(sorted(p.name for p in run.iterdir()) if run.exists() else [])
+        return process.exitcode == -signal.SIGKILL
+
+    def killed_and_resumed(i):
+        "Was it killed before its end, with what in its folder, and is it the same in the end?"
+        run, chance = tmp_path/str(i), random.Random(i)
+        every = chance.choice((0., 0., .05, 1.))
+        process = start(survival.go, str(run), every=every)
+        if i%10: # And now and then before the training begins
+            wait_for_training(process, run)
+        early = kill(process, chance)
+        names = sorted(p.name for p in run.iterdir()) if run.exists() else []
         if i%2: # Once more, on the way from where it was
-            process = start(survival.go, str(run), again=True, every=every)
-            time.sleep(chance.uniform(0, seconds))
-            process.kill()
-            process.join()
+            kill(start(survival.go, str(run), again=True, every=every), chance)
         process = start(survival.go, str(run), again=True, every=60.)
         process.join()
         assert process.exitcode == 0
-        equal += same(path, run)
+        equal = same(path, run)
         assert sorted(p.name for p in run.iterdir()) == sorted(p.name for p in path.iterdir())
         shutil.rmtree(run)
-    print(f'{equal} of {KILLS} identical; {kills} were killed before their end, '
-          f'{sum("last.ckpt" in s for s in steps)} after a checkpoint, '
-          f'{sum(any(n.endswith(".tmp") for n in s) for s in steps)} in the middle of a write')
-    assert equal == KILLS and kills > .7*KILLS
+        return early, names, equal
+
+    with ThreadPoolExecutor(2) as pool:
+        early, names, equal = zip(*pool.map(killed_and_resumed, range(KILLS)))
+    print(f'{sum(equal)} of {KILLS} identical; {sum(early)} were killed before their end, '
+          f'{sum("last.ckpt" in n for n in names)} after a checkpoint, '
+          f'{sum(any(f.endswith(".tmp") for f in n) for n in names)} in the middle of a write')
+    assert sum(equal) == KILLS and sum(early) > .7*KILLS
 
 
 @pytest.mark.parametrize('number, status', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
