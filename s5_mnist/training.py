@@ -224,7 +224,7 @@ def _world():
 def _progress(dl, title):
     "A bar over batches where somebody can see it"
     seen = (sys.stderr.isatty() or in_notebook()) and hasattr(dl, '__len__') and not _rank()
-    return tqdm(dl, title, leave=False, disable=not seen)
+    return tqdm(dl, title, leave=False, disable=not seen or 'TQDM_DISABLE' in os.environ)
 
 def _show(bar, now):
     "Mean loss and accuracy so far beside the bar, ten times an epoch; to read them halts a GPU"
@@ -966,7 +966,7 @@ def process_group(device:str='auto', # As for pick_device
         torch.cuda.set_device(device)
     backend = 'nccl' if device.type == 'cuda' else 'gloo'
     if joins: dist.init_process_group(backend, timeout=timedelta(minutes=5))
-    with redirect_stdout(None if _rank() else sys.stdout): yield device
+    with redirect_stdout(io.StringIO() if _rank() else sys.stdout): yield device
     if joins: dist.destroy_process_group() # Not after an error: it would wait for the others
 
 # %% ../nbs/03_training.ipynb #a252bce3

@@ -8,12 +8,13 @@ import struct
 import subprocess
 import sys
 
-from execnb.nbio import read_nb
-from execnb.shell import CaptureShell
-from fastcore.xtras import working_directory
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 MODULES = ('benchmark', 'data', 'inference', 'model', 'utils', 'training')
 SKIPPED = ('slow', 'cuda', 'mnist', 'notest')
+WIDGET = 'application/vnd.jupyter.widget-view+json'
 
 
 def call(code, cwd):
@@ -38,12 +39,12 @@ def marked(cell, *directives):
 
 
 def text(outputs):
-    "What a cell printed or returned, as text"
+    "What a cell printed or returned, as text; without figures and progress bars"
     parts = []
     for o in outputs or []:
-        data = o.get('text') or o.get('data', {}).get('text/plain', '')
-        if 'image/png' not in o.get('data', {}):
-            parts.append(''.join(data))
+        data = o.get('data', {})
+        if not data.keys() & {'image/png', WIDGET}:
+            parts.append(''.join(o.get('text') or data.get('text/plain', '')))
     return ''.join(parts)
 
 
@@ -71,27 +72,55 @@ def names(cell):
     return read, changed
 
 
+class Jupyter:
+    "A kernel as Jupyter would start it for a notebook in `folder`, with figures as sharp as they are stored"
+    def __init__(self, folder):
+        self.client = NotebookClient(nbformat.v4.new_notebook(), timeout=600, kernel_name='python3',
+                                     resources=dict(metadata=dict(path=str(folder))))
+
+    def __enter__(self):
+        env = {k: v for k, v in os.environ.items() if k != 'MPLBACKEND'} # Jupyter's own, or no figure would be shown
+        self.kernel = self.client.setup_kernel(env=env)
+        self.kernel.__enter__()
+        self('%config InlineBackend.figure_format = "retina"')
+        return self
+
+    def __exit__(self, *args):
+        return self.kernel.__exit__(*args)
+
+    def __call__(self, code):
+        "The outputs of a cell; AssertionError with the traceback if it fails"
+        self.client.nb.cells[:] = [nbformat.v4.new_code_cell(code)]
+        try:
+            return self.client.execute_cell(self.client.nb.cells[0], 0).outputs
+        except CellExecutionError as e:
+            raise AssertionError(str(e)) from None
+
+    def value(self, code):
+        "What an expression is, of Python's plain kinds"
+        return ast.literal_eval(text(self(f'print(repr(({code})))')))
+
+
 def run(path, skip=SKIPPED):
-    """Run a notebook's cells but those marked with `skip`; yield (index, cell, stored outputs, fresh outputs).
-    Fresh is None for a cell that was skipped, or that depends on what a skipped cell would have made."""
-    nb, shell, missing = read_nb(path), CaptureShell(path), set()
-    with working_directory(path.parent):
-        for i, cell in enumerate(nb.cells):
-            if cell.cell_type != 'code' or 'nbdev_export' in source(cell):
+    """Run a notebook's cells in Jupyter but those marked with `skip`; yield (index, cell, stored outputs, fresh
+    outputs). Fresh is None for a cell that was skipped, or that depends on what a skipped cell would have made."""
+    missing = set()
+    with Jupyter(path.parent) as jupyter:
+        for i, cell in enumerate(cells(path)):
+            if cell['cell_type'] != 'code' or 'nbdev_export' in source(cell):
                 continue
-            stored = cell.get('outputs', [])
             read, changed = names(cell)
             if marked(cell, *skip):
                 missing |= changed
-                yield i, cell, stored, None
+                yield i, cell, cell['outputs'], None
                 continue
-            cell.outputs = [] # Or a cell that no longer prints would keep what is stored
-            shell.cell(cell)
-            fresh = cell.outputs
-            if shell.exc:
-                raise AssertionError(f'{path.name}, cell {i}:\n{source(cell)}') from shell.exc
+            try:
+                fresh = jupyter(source(cell))
+            except AssertionError as e:
+                raise AssertionError(f'{path.name}, cell {i}: {e}') from None
             if read & missing:
-                missing |= changed-{n for n in changed if callable(shell.user_ns.get(n))}
-                yield i, cell, stored, None
+                functions = jupyter.value(f'[n for n in {sorted(changed)} if callable(globals().get(n))]')
+                missing |= changed-set(functions)
+                yield i, cell, cell['outputs'], None
             else:
-                yield i, cell, stored, fresh
+                yield i, cell, cell['outputs'], fresh

@@ -273,23 +273,26 @@ def test_validation_leaves_the_test_set_alone(small, tmp_path):
 
 
 def test_progress_is_shown_to_somebody_who_looks(small, monkeypatch, capsys):
-    "A bar over batches in a terminal, with loss and running accuracy; one line an epoch in any case"
+    """A bar over batches in a terminal, with loss and running accuracy, but not with TQDM_DISABLE; one line an epoch
+    in any case"""
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
     lines = []
-    for stream in (Terminal(), io.StringIO()):
+    for stream, disabled in ((Terminal(), False), (io.StringIO(), False), (Terminal(), True)):
         monkeypatch.setattr(sys, 'stderr', stream)
+        if disabled:
+            monkeypatch.setenv('TQDM_DISABLE', '1')
         net = init_weights(Net(), generator=set_seed(0))
         fit(net, loaders(small, bs=20).train, None, SGD(net.parameters(), lr=0.01), None, epochs=1)
         lines.append(capsys.readouterr().out.splitlines())
         shown = stream.getvalue()
-        if stream.isatty():
+        if stream.isatty() and not disabled:
             assert 'epoch 1/1' in shown and re.search(r'/15 .*loss \d\.\d+, +\d+\.\d\d %', shown), shown
         else:
             assert shown == ''
-    assert len(lines[0]) == len(lines[1]) == 1
+    assert [len(x) for x in lines] == [1, 1, 1]
 
 
 def test_nothing_of_somebody_elses_is_overwritten(small, tmp_path):
