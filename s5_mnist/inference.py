@@ -173,7 +173,8 @@ def _parts(mask):
     "A number for each connected part of [H,W] (corners connect), 0 outside"
     n = torch.arange(1, mask.numel()+1).view(mask.shape).float()*mask
     while True:
-        m = _highest(n, 3)*mask
+        m = _highest(n, 3)*mask                                     # The highest number nearby
+        m = F.pad(n.flatten(), (1, 0))[m.long()].maximum(m)         # And what that pixel knows
         if m.equal(n): return n.long()
         n = m
 
