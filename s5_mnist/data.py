@@ -56,7 +56,8 @@ def check_digits(x:torch.Tensor, # Images, to be [N,28,28] uint8 with N at least
     typed = x.is_floating_point() if batch else x.dtype == torch.uint8
     if not typed or tuple(x.shape[1:]) != size:
         want = f'{kind} [N,{",".join(map(str, size))}]'
-        raise InputError(f'{what}: images must be {want}, found {x.dtype} {list(x.shape)}')
+        more = '; x.unsqueeze(1) adds the channel' if batch and x.ndim == 3 else ''
+        raise InputError(f'{what}: images must be {want}, found {x.dtype} {list(x.shape)}{more}')
     if batch and not x.isfinite().all(): raise InputError(f'{what}: some pixels are no numbers')
     if y.dtype != torch.int64 or y.shape != x.shape[:1]:
         found = f'{y.dtype} {list(y.shape)}'
@@ -448,6 +449,8 @@ def loaders(data:DigitData, # As from load_mnist
             part:float=1., # Part of the training images to draw for an epoch, > 0 to 1
            )->Loaders: # x [B,1,28,28] float32 normalised and y [B] int64, on the device
     "Batches for training, validation and testing, with no image dropped"
+    if not isinstance(data, DigitData):
+        raise InputError(f'data: found {type(data).__name__}; give a DigitData, as of load_data')
     check_digits(data.train_x, data.train_y, 'training images')
     n = len(data.train_x)-valid
     if valid < 0 or n < 1:
@@ -490,6 +493,10 @@ def checked(batches, # Batches (x, y)
            ): # The same, one by one; InputError if one is no batch of digits
     "Look at batches that `Batches` didn't make, and check, itself; on a GPU a look would be a halt"
     known = isinstance(batches if dl is None else dl, (Batches, Share))
-    for x,y in batches:
+    for batch in batches:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise InputError(f'a batch must be (images, labels), found {type(batch).__name__}; '
+                             f'give one loader, as loaders(data).test')
+        x, y = batch
         if not known and not getattr(x, 'is_cuda', False): check_digits(x, y, 'batch', batch=True)
         yield x, y

@@ -151,7 +151,11 @@ def _highest(x, k):
     x = F.pad(x[None,None], [k//2]*4, value=-1e9)
     return F.max_pool2d(F.max_pool2d(x, (1, k), 1), (k, 1), 1)[0,0]
 
-def _closed(x, k): return -_highest(-_highest(x, k), k)
+def _closed(x, k):
+    "The lowest of the highest values in windows of k by k, [H,W]; k below H and W"
+    r = k//2*2
+    x = 2*F.pad(x[None], [r]*4, mode='replicate') - F.pad(x[None], [r]*4, mode='reflect')
+    return -_highest(-_highest(x[0], k), k)[r:-r,r:-r]
 
 # %% ../nbs/04_inference.ipynb #c4a29b00
 def _surface(x):
@@ -220,14 +224,20 @@ def _levels(ink, name):
         raise InputError(f'{name} holds no digit, only noise; give a clearer picture')
     return ((ink-low)/(high-low)).clamp(0, 1)
 
+# %% ../nbs/04_inference.ipynb #25f5eacd
 def _without_specks(ink):
     "The larger parts of [H,W], the darkest ink in them 1"
     parts = _parts(_smooth(ink) > .25)                              # A line of one pixel has .33
     mass = torch.bincount(parts.flatten(), ink.flatten().double())
     mass[0] = 0
-    keep, inner = mass >= .1*mass.max(), mass.clone()
-    inner[torch.cat([parts[0], parts[-1], parts[:,0], parts[:,-1]])] = 0
-    if inner.max() > .35*mass.max(): keep &= inner > 0
+    inner, along = mass.clone(), torch.zeros_like(mass)
+    for side in (parts[0], parts[-1], parts[:,0], parts[:,-1]):
+        n = torch.bincount(side, minlength=len(mass))
+        inner[n > 0] = 0
+        along = along.maximum(n/len(side))
+    others = mass*(along <= .5)                                     # All but the table
+    if inner.max() > max(.35*others.max(), .05*mass.max()): mass = inner
+    keep = mass >= .1*mass.max()
     ink = ink*_highest(keep[parts].float()*(parts > 0), 3)          # And their edges
     return ink/ink.max().clamp(min=1e-6)
 
@@ -336,7 +346,9 @@ def predict(source, # As for read_picture, or a list of such: pictures of one di
             net:torch.nn.Module=None, # In evaluation mode; None: the one in the package
            ): # A Prediction, or a list of them
     "Which digit is in a picture?"
-    net = net or load_pretrained()
+    net = load_pretrained() if net is None else net
+    if not isinstance(net, torch.nn.Module):
+        raise InputError(f'net: found {type(net).__name__}; give a torch module, as run.net')
     if not isinstance(source, (list, tuple)): return _answer(net, source)
     found = []
     for i,s in enumerate(source):

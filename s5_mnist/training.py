@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from functools import partial
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,6 +97,8 @@ class Score(NamedTuple):
         return [[first, half], [self.correct-first, self.n-half]]
 
     def __str__(self): return f'{self.correct}/{self.n} = {self.accuracy:.2f} %'
+
+    def __repr__(self): return f'Score({self})'
 
 # %% ../nbs/03_training.ipynb #281700e4
 @torch.no_grad()
@@ -180,6 +183,8 @@ class History:
         said = [f'{p} loss {r[f"{p}_loss"]:.4f}, {100*r[f"{p}_correct"]/r[f"{p}_n"]:5.2f} %'
                 for p in ('train', self.held_out) if f'{p}_n' in r]
         return '; '.join([f'epoch {r["epoch"]:2}: {said[0]}', *said[1:], f'{r["seconds"]:.1f} s'])
+
+    def __repr__(self): return f'History({self if self.rows else "no epochs"})'
 
 # %% ../nbs/03_training.ipynb #393b02ea
 def _read(path):
@@ -277,7 +282,7 @@ def fit(net:torch.nn.Module, # Trained in place
         train_dl, # Batches (x, y), as of Batches or a torch DataLoader
         test_dl, # The same, to score after each epoch; None: don't
         opt:torch.optim.Optimizer, # Over the parameters of net
-        sched, # Learning rate scheduler, or None
+        sched=None, # Learning rate scheduler, if any
         epochs:int=20, # Train until the history has this many rows, at least 1
         per_batch:bool=False, # Step sched after each batch, not each epoch?
         hook=None, # Called with the history after each batch and each epoch, by the first process
@@ -609,9 +614,12 @@ def _run_folder(out, recipe):
     "The folder for a new run; `InputError` if there is something in it"
     name = Path('runs')/f'{recipe.name}-{recipe.seed}'
     paths = [Path(out)] if out else [name, *(Path(f'{name}-{i}') for i in range(2, 1000))]
-    path = next((p for p in paths if _rank() or not _taken(p)), None)
-    if path is None: raise InputError(f'{paths[0]} is not empty; choose another folder')
-    return path
+    path = [None if _rank() else next((p for p in paths if not _taken(p)), None)]
+    if _world() > 1: dist.broadcast_object_list(path)                 # The first process decides
+    if path[0]: return path[0]
+    stopped = (paths[0]/'config.json').exists() and not (paths[0]/'report.json').exists()
+    more = f', or go on with it: s5_train --resume {paths[0]}' if stopped else ''
+    raise InputError(f'{paths[0]} is not empty; choose another folder{more}')
 
 def _taken(path):
     "Is there anything in a folder, but for a lock and what a killed process left half written?"
@@ -645,6 +653,8 @@ class Run(NamedTuple):
     net: Net          # In evaluation mode, on the device it was trained on
     history: History  # One row an epoch
     report: dict      # What was measured, as in report.json
+
+    def __repr__(self): return f'Run({self.path}: {self.report["correct"]}/{self.report["n"]})'
 
     def predict(self, source): # As for read_picture, or a list of such
         "Which digit is in a picture? A `Prediction`, or a list of them"
@@ -762,6 +772,8 @@ def resume(path, # The folder of a run that was stopped
           )->Run: # As train would have returned it
     "Go on with a run where it was last saved"
     path, device = Path(path), pick_device(device)
+    if not (path/'config.json').exists():
+        raise InputError(f'{path} is no run; name the folder of one that was stopped')
     config, recipe, speed = _read_config(path)
     if (path/'report.json').exists():
         raise InputError(f'{path} is finished: s5_eval scores it, load_run loads it')
@@ -892,6 +904,8 @@ def load_run(path, # The folder of a finished run
     "A saved run"
     path, device = Path(path), pick_device(device)
     _, recipe, _ = _read_config(path)
+    if (path/'last.ckpt').exists() and not (path/'report.json').exists():
+        raise InputError(f'{path} is not finished; go on with it: s5_train --resume {path}')
     net = load_weights(Net(), path/'model.safetensors').to(device).eval()
     report, hist = _read_json(path/'report.json'), load_history(path/'history.csv')
     _check_same(path, recipe, report, hist)
@@ -999,6 +1013,12 @@ def _told(run):
 
 _resume = resume # The command has an option of that name
 
+def _refuse_beside_resume(given):
+    "`InputError` for an option that a run which goes on as it was begun can't follow"
+    ours, free = signature(s5_train).parameters, ('resume', 'root', 'device', 'every')
+    more = [f'--{k}' for k,p in ours.items() if k not in free and given[k] != p.default]
+    if more: raise InputError(f'--resume goes on as the run was begun; leave out {" ".join(more)}')
+
 # %% ../nbs/03_training.ipynb #7405fda0
 @call_parse
 def s5_train(recipe:str='fast', # The recipe to train by: fast, best, or s5 (the assignment's)
@@ -1020,6 +1040,7 @@ def s5_train(recipe:str='fast', # The recipe to train by: fast, best, or s5 (the
     "Train the network and score it on images that it has not seen"
     with one_line_errors('s5_train'), process_group(device) as where:
         _without_compiler()
+        if resume: _refuse_beside_resume(locals())
         if resume: return _told(_resume(resume, None, root, str(where), every))
         changes = {k: v for k,v in dict(epochs=epochs, bs=bs, lr=lr).items() if v is not None}
         recipe = get_recipe(recipe, seed=seed, valid=valid, **changes)

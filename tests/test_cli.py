@@ -94,6 +94,12 @@ WRONG = [
     (['s5_bench', '--reps', '0'], 'reps=0: give 1 to'),
     (['s5_bench', '--out', 'file'], 'file is a file; name a folder'),
     (['s5_eval', 'nothing'], 'nothing/config.json is not there'),
+    (['s5_eval', 'stopped'], 'stopped is not finished; go on with it: s5_train --resume stopped'),
+    (['s5_train', '--data', 'digits', '--out', 'stopped'], 'stopped is not empty; choose another folder, or go on with it: '
+                                                           's5_train --resume stopped'),
+    (['s5_train', '--resume', 'nothing'], 'nothing is no run; name the folder of one that was stopped'),
+    (['s5_train', '--resume', 'stopped', '--epochs', '5', '--out', 'x'],
+     '--resume goes on as the run was begun; leave out --epochs --out'),
     (['s5_eval', 'other', '--device', 'cpu'], 'other/model.safetensors is of another model'),
 ]
 
@@ -109,6 +115,9 @@ def test_wrong_usage_is_one_line(shell, tmp_path, args, said):
         (tmp_path/name/'report.json').write_text('{}')
         (tmp_path/name/'history.csv').write_text('epoch\n1\n')
         save_file({'conv1.weight': zeros(3)}, tmp_path/name/'model.safetensors')
+    (tmp_path/'stopped').mkdir()
+    for name in ('config.json', 'last.ckpt'):
+        (tmp_path/'stopped'/name).write_text('{"version": 1, "recipe": {}}')
     done = shell(*args)
     assert done.returncode == 2, done
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith(f'{args[0]}: ')

@@ -159,6 +159,29 @@ def test_shadows_and_uneven_light(net):
         assert predict(photo*lamp, net).digit == int(digit)
 
 
+@pytest.mark.parametrize('noise', [0, 2, 5])
+@pytest.mark.parametrize('shade', [50, 100, 150])
+def test_blank_paper_is_blank_in_any_light(shade, noise):
+    y, x = np.mgrid[-1:1:300j, -1:1:400j]
+    for light in (x/2+.5, x/4+y/4+.5, (x*x+y*y)/2):
+        paper = 230-shade*light+np.random.default_rng(0).normal(0, noise, x.shape)
+        with pytest.raises(InputError, match='is blank|holds no digit'):
+            preprocess(paper.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize('grey', [30, 245])
+@pytest.mark.parametrize('width', [8, 25, 50])
+def test_the_table_beside_the_paper_is_left_out(width, grey, net):
+    "Along any side, darker than the ink or brighter than the paper"
+    y, x = np.mgrid[-1:1:300j, -1:1:400j]
+    for side, digit in enumerate('2358'):
+        photo = np.full((300, 400), 1.)
+        photo[30:270, 80:320] = np.asarray(drawn(digit, 18, 240))/255*.7+.3
+        photo = np.rot90(photo*(160+50*x+20*y), side).copy()
+        photo[:, :width] = grey
+        assert predict(np.rot90(photo, -side).astype(np.uint8), net).digit == int(digit)
+
+
 @pytest.mark.parametrize('width, size', [(5, 256), (14, 256), (22, 256), (40, 256), (2, 100), (1.28, 200), (1, 256),
                                          (4, 256)])
 def test_ten_digits_by_any_brush(width, size, net):
@@ -426,3 +449,9 @@ def test_the_command_refuses(args, said, tmp_path, monkeypatch, capsys):
 def test_at_most_this_many_pixels_are_kept():
     grey, _ = read_picture(drawn('2', size=3000))
     assert max(grey.shape) <= 256
+
+
+@pytest.mark.parametrize('net', ['pretrained', 7, object()])
+def test_what_is_no_network_is_named(net):
+    with pytest.raises(InputError, match=f'net: found {type(net).__name__}; give a torch module'):
+        predict(drawn('2'), net)

@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -124,13 +125,13 @@ def test_part_draws_other_images_each_epoch(small):
 
 # --- several processes ------------------------------------------------------------------------------------------
 
-def torchrun(*args, processes=2, timeout=240):
+def torchrun(*args, processes=2, timeout=240, cwd=None):
     "What torchrun says of a job"
     if sys.platform == 'win32':
         pytest.skip('torchrun is not tried on Windows')
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), 'CUDA_VISIBLE_DEVICES': ''}
     return subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes),
-                           *map(str, args)], env=env, capture_output=True, text=True, timeout=timeout)
+                           *map(str, args)], env=env, capture_output=True, text=True, timeout=timeout, cwd=cwd)
 
 
 @pytest.mark.parametrize('processes', [2, 3])
@@ -170,6 +171,19 @@ def test_torchrun_trains_as_one_command_does(tmp_path, small, monkeypatch):
     for k in ('train_loss', 'test_loss'):
         assert a[k] == pytest.approx(b[k], rel=1e-3)
     assert abs(a['test_correct']-b['test_correct']) <= 10
+
+
+def test_processes_agree_on_a_folder(tmp_path, small):
+    "A new one beside those that are there, finished or not; or all of them refuse"
+    train('fast', small, tmp_path/'runs/fast-0', **QUICK)
+    shutil.copytree(tmp_path/'runs/fast-0', tmp_path/'runs/fast-0-2')
+    (tmp_path/'runs/fast-0-2/report.json').unlink() # As if it had been stopped
+    args = ['--data', 'digits', '--bs', '5000', '--device', 'cpu', '--precision', 'float32']
+    done = torchrun('-m', 's5_mnist.training', *args, cwd=tmp_path)
+    assert done.returncode == 0 and 'saved in runs/fast-0-3' in done.stdout, done.stderr
+    assert load_run(tmp_path/'runs/fast-0-3', 'cpu').report['processes'] == 2
+    done = torchrun('-m', 's5_mnist.training', *args, '--out', 'runs/fast-0-2', cwd=tmp_path)
+    assert done.returncode != 0 and 'or go on with it: s5_train --resume runs/fast-0-2' in done.stderr
 
 
 def test_a_rank_that_dies_ends_the_job(tmp_path):
