@@ -207,7 +207,7 @@ def test_a_sweep_keeps_a_row_a_seed_and_goes_on(small, tmp_path, monkeypatch):
     for r in rows:
         assert int(r['first_half'])+int(r['second_half']) == int(r['test_correct']) <= int(r['test_n']) == 130
         assert r['validation_n'] == '' and r['precision'] == 'float32' and r['torch'] == torch.__version__
-        assert float(r['seconds']) > 0 and r['data'] == small.name and 'threads' in r['device']
+        assert float(r['seconds']) > 0 and r['data'] == small.name and 'thread' in r['device']
     right = [100*int(r['test_correct'])/130 for r in rows]
     assert sweep_line(rows).startswith(f'test: mean {sum(right)/3:.3f} % (95 % interval ')
     assert ', n = 3;' in sweep_line(rows)
