@@ -26,6 +26,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from functools import partial
+from importlib import import_module
 from importlib.resources import files
 from inspect import signature
 from pathlib import Path
@@ -979,7 +980,9 @@ def process_group(device:str='auto', # As for pick_device
         device = pick_device(f'cuda:{os.environ["LOCAL_RANK"]}')
         torch.cuda.set_device(device)
     backend = 'nccl' if device.type == 'cuda' else 'gloo'
-    if joins: dist.init_process_group(backend, timeout=timedelta(minutes=5))
+    if joins:
+        import_module('torch.distributed.nn') # Imported later, it would keep the group past its end
+        dist.init_process_group(backend, timeout=timedelta(minutes=5))
     with redirect_stdout(io.StringIO() if _rank() else sys.stdout): yield device
     if joins: dist.destroy_process_group() # Not after an error: it would wait for the others
 
