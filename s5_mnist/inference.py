@@ -241,6 +241,16 @@ def _without_specks(ink):
     ink = ink*_highest(keep[parts].float()*(parts > 0), 3)          # And their edges
     return ink/ink.max().clamp(min=1e-6)
 
+# %% ../nbs/04_inference.ipynb #570697ca
+def _refuse_two(ink, name):
+    "`InputError` if two tall parts of [H,W] stand side by side"
+    parts = _parts(_smooth(ink) > .25)
+    at = [(parts == k).nonzero().T for k in parts.unique()[1:]]     # Of each, rows and columns
+    most, (rows, _) = max(len(y) for y,_ in at), torch.cat(at, 1)
+    tall = [x for y,x in at if y.max()-y.min() >= .6*(rows.max()-rows.min()) and 4*len(y) >= most]
+    if tall and max(x.min() for x in tall) > min(x.max() for x in tall):
+        raise InputError(f'{name} holds two shapes side by side; give a picture of one digit')
+
 # %% ../nbs/04_inference.ipynb #15f5e7a4
 SCALE = 8
 
@@ -299,6 +309,7 @@ def steps(source, # As for read_picture
     done = dict(grey=x, ink=_levels(_ink(x)[0], name))
     done['digit'] = _without_specks(done['ink'])
     if not done['digit'].max() > .5: raise InputError(f'{name} holds no digit; give another')
+    _refuse_two(done['digit'], name)
     done['large'] = _contour(_boxed(done['digit'], 20*SCALE, margin=2))
     done['weight'] = _weighted(done['large'])
     if not done['weight'].max() > .5: done['weight'] = done['large']
@@ -339,6 +350,8 @@ class Prediction:
         return png.getvalue()
 
     def __str__(self): return f'{self.name}: {self.digit} ({100*self.probs[self.digit]:.1f} %)'
+
+    def __repr__(self): return f'Prediction({self})'
 
 # %% ../nbs/04_inference.ipynb #2c597f4e
 @torch.no_grad()

@@ -293,14 +293,14 @@ def fit(net:torch.nn.Module, # Trained in place
        )->History: # One row an epoch
     "Train `net`, counting as it goes"
     if epochs < 1: raise InputError(f'epochs={epochs}: train for at least one')
+    if sched and not hasattr(sched, 'step'): raise InputError(f'sched={sched!r}: give a scheduler')
     hist = hist or History()
     on = partial(hook, hist) if hook and not _rank() else None
     for epoch in range(len(hist.rows)+1, epochs+1):
         now = hist.now = hist.now or Partway(epoch, opt.param_groups[0]['lr'], time.perf_counter())
-        loss, correct, n = train_epoch(
-            net, train_dl, opt, sched if per_batch else None, now=now, on_step=on,
-            small=small-(epoch-1)*len(train_dl) if small else 0,
-            title=f'epoch {epoch}/{epochs}', **kwargs)
+        loss, correct, n = train_epoch(net, train_dl, opt, sched if per_batch else None, now=now,
+                                       small=small-(epoch-1)*len(train_dl) if small else 0,
+                                       on_step=on, title=f'epoch {epoch}/{epochs}', **kwargs)
         if sched and not per_batch: sched.step()
         row = dict(epoch=epoch, lr=now.lr, train_loss=loss, train_correct=correct, train_n=n)
         if test_dl is not None: row |= _held_out(hist, evaluate(net, test_dl))

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, STROKES
-from test_inference import apart, drawn
+from PIL import Image
+from test_inference import apart, beside, drawn
 
 from s5_mnist.inference import feature_maps, predict, preprocess
 from s5_mnist.training import load_pretrained
@@ -32,24 +33,26 @@ def prepared(tmp_path_factory):
         pytest.skip('no node on the PATH')
     d = tmp_path_factory.mktemp('node')
     arrays = [np.asarray(drawn(k, w, paper=p, ink=255-p)) for k in STROKES for w in WIDTHS for p in (255, 0)]
-    (d/'in.bin').write_bytes(b''.join(a.tobytes() for a in arrays))
+    several = 255-np.asarray(Image.fromarray(beside('42')).resize((256, 256)))
+    (d/'in.bin').write_bytes(b''.join(a.tobytes() for a in [several, *arrays]))
     shutil.copy(DEMO/'prepare.js', d/'prepare.mjs')
     (d/'run.mjs').write_text("""
         import fs from 'fs'
         import { preprocess } from './prepare.mjs'
         const all = fs.readFileSync('in.bin'), size = 256 * 256, out = []
-        for (let i = 0; i < all.length; i += size)
-          out.push(...preprocess({ h: 256, w: 256, v: Float32Array.from(all.subarray(i, i + size), t => t / 255) }))
+        const read = i => preprocess({ h: 256, w: 256, v: Float32Array.from(all.subarray(i, i + size), t => t / 255) })
+        for (let i = size; i < all.length; i += size) out.push(...read(i))
         const nothing = preprocess({ h: 256, w: 256, v: new Float32Array(size).fill(1) })
-        process.stdout.write(JSON.stringify([out, nothing]))""")
+        process.stdout.write(JSON.stringify([out, nothing, read(0)]))""")
     done = subprocess.run(['node', 'run.mjs'], cwd=d, capture_output=True, text=True, check=True)
-    out, nothing = json.loads(done.stdout)
-    return arrays, torch.tensor(out).view(-1, 28, 28), nothing
+    out, *refused = json.loads(done.stdout)
+    return arrays, torch.tensor(out).view(-1, 28, 28), refused
 
 
 def test_the_page_prepares_drawings_as_preprocess_does(prepared):
-    arrays, theirs, nothing = prepared
-    assert len(theirs) == len(arrays) == 80 and nothing is None
+    arrays, theirs, refused = prepared
+    assert len(theirs) == len(arrays) == 80
+    assert refused == [None, None] # Nothing, and two digits
     net = load_pretrained()
     for a, x in zip(arrays, theirs):
         assert apart(preprocess(a), x) < 2
@@ -286,7 +289,7 @@ def test_a_canvas_full_of_ink_has_no_answer_of_before(opened):
         page.mouse.move(box['x']+box['width']-2, box['y']+y)
     page.mouse.up()
     answer(page, '–')
-    assert page.inner_text('#status') == 'No digit can be told here.' and page.said == []
+    assert page.inner_text('#status') == 'No single digit can be told here.' and page.said == []
 
 
 @pytest.mark.parametrize('refuse', ['**/*.wasm', '**/*.onnx', '**/*.mjs'])

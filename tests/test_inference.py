@@ -190,6 +190,32 @@ def test_ten_digits_by_any_brush(width, size, net):
     assert min(p.probs.max() for p in found) > .8
 
 
+def beside(digits, width=22, gap=10):
+    "Digits side by side, `gap` pixels of paper between them"
+    ink = [255-np.asarray(drawn(d, width)) for d in digits]
+    cut = [a[:, a.any(0).nonzero()[0][0]:a.any(0).nonzero()[0][-1]+1] for a in ink]
+    between = np.zeros((256, gap), np.uint8)
+    return np.pad(np.concatenate([x for a in cut for x in (a, between)][:-1], 1), ((0, 0), (30, 30)))
+
+
+@pytest.mark.parametrize('width, gap', [(6, 10), (22, 10), (22, 60), (40, 20)])
+def test_two_digits_are_refused(width, gap):
+    "Rather than read as something that neither is"
+    for digits in ('10', '42', '57', '83', '96', '11', '2024'):
+        with pytest.raises(InputError, match='the ndarray holds two shapes side by side; give a picture of one digit'):
+            preprocess(beside(digits, width, gap))
+
+
+def test_a_digit_in_pieces_is_one(net):
+    "The bar of a 5 that was drawn apart from the rest, and dust beside a digit"
+    five = np.asarray(drawn('5')).copy()
+    rows = (five < 128).any(1).nonzero()[0]
+    five[rows[0]+24:rows[0]+34] = 255
+    dusty = np.asarray(drawn('3')).copy()
+    dusty[100:120, 235:245] = 0
+    assert [p.digit for p in predict([five, dusty], net)] == [5, 3]
+
+
 def test_a_pale_digit_under_the_edge_of_a_table(net):
     a = np.asarray(drawn('5', paper=255, ink=150)).copy()
     a[:30] = 0
@@ -281,6 +307,7 @@ def test_prediction_holds_what_the_network_saw(net):
         probs = net(as_input(preprocess(drawn('7'))[None])).softmax(1)[0]
     assert found.digit == probs.argmax() == 7 and found.probs.equal(probs)
     assert found.image.equal(preprocess(drawn('7'))) and str(found).startswith('the Image: 7 (')
+    assert repr(found) == f'Prediction({found})'
     left, right = found.plot().axes
     assert left.images[0].get_array().data.tolist() == found.image.tolist()
     assert [round(b.get_height()/100, 4) for b in right.patches] == [round(p, 4) for p in probs.tolist()]

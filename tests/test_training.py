@@ -319,6 +319,8 @@ def test_no_epochs_are_refused(small):
     net = Net()
     with pytest.raises(InputError, match='epochs=0'):
         fit(net, loaders(small).train, None, SGD(net.parameters(), lr=0.01), None, epochs=0)
+    with pytest.raises(InputError, match='sched=3: give a scheduler'):
+        fit(net, loaders(small).train, None, SGD(net.parameters(), lr=0.01), 3)
 
 
 def test_recipes_are_the_ones_described():

@@ -110,7 +110,7 @@ async function read() {
   try {
     const image = strokes.length ? preprocess(drawing()) : null
     if (document.activeElement === canvas && canvas.matches(':focus-visible')) mark()
-    if (!image) return show(null, null, strokes.length ? 'No digit can be told here.' : 'Draw a digit.')
+    if (!image) return show(null, null, strokes.length ? 'No single digit can be told here.' : 'Draw a digit.')
     if (!session) return grey(find('seen'), image, 28, 28)
     const pixels = new ort.Tensor('float32', Float32Array.from(image, t => t / 255), [1, 1, 28, 28])
     const found = await session.run({ pixels })

@@ -109,6 +109,23 @@ function withoutSpecks(ink) {
   return map(kept, t => t / top)
 }
 
+// Do two tall parts stand side by side?
+function two(ink) {
+  const [n, found] = parts(smooth(ink).v.map(t => t > 0.25), ink.h, ink.w)
+  const all = Array.from({ length: found + 1 }, () => ({ size: 0, top: ink.h, bottom: 0, left: ink.w, right: 0 }))
+  n.forEach((k, i) => {
+    const [y, x, part] = [Math.floor(i / ink.w), i % ink.w, all[k]]
+    part.size++;
+    [part.top, part.bottom] = [Math.min(part.top, y), Math.max(part.bottom, y)];
+    [part.left, part.right] = [Math.min(part.left, x), Math.max(part.right, x)]
+  })
+  const shapes = all.slice(1)
+  const most = key => Math.max(...shapes.map(p => p[key])), least = key => Math.min(...shapes.map(p => p[key]))
+  const height = most('bottom') - least('top')
+  const tall = shapes.filter(p => p.bottom - p.top >= 0.6 * height && 4 * p.size >= most('size'))
+  return Math.max(...tall.map(p => p.left)) > Math.min(...tall.map(p => p.right))
+}
+
 // The size and weight of MNIST
 
 function resizedRows(p, h) { // Triangle filter, as wide as the step where the picture shrinks
@@ -188,11 +205,11 @@ function placed(p) {
     y >= top && x >= left && y < top + box.h && x < left + box.w ? box.v[(y - top) * box.w + x - left] : 0)
 }
 
-// 28 by 28 grey levels, 0 to 255, of a drawing {h, w, v} with values from 0 to 1; null if nothing is drawn
+// 28 by 28 grey levels, 0 to 255, of a drawing {h, w, v} with values from 0 to 1; null if it isn't one digit
 export function preprocess(drawing) {
   const ink = levels(inkOf(drawing))
   const digit = ink && withoutSpecks(ink)
-  if (!digit || !(largest(digit.v) > 0.5)) return null
+  if (!digit || !(largest(digit.v) > 0.5) || two(digit)) return null
   const large = contour(boxed(digit, 20 * SCALE, 2))
   const weight = weighted(large)
   return Uint8Array.from(placed(largest(weight.v) > 0.5 ? weight : large).v, t => Math.round(255 * t))
