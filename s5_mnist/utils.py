@@ -148,8 +148,8 @@ def plot_mistakes(images:torch.Tensor, # [N,28,28] or [N,1,28,28], any range
     for ax,i in zip(axs.flat, worst):
         _draw_digit(ax, images[i], f'no. {i:,}: {labels[i]} read as {answer[i]}\n'
                                    f'({_percent(sure[i])})', fontsize=8)
-    all_of_them = 'all of them, the most confident first' if worst else 'none to show'
-    said = all_of_them if len(worst) == len(wrong) else f'the {len(worst)} most confident'
+    some = f'the {len(worst)} most confident' if worst else 'none to show'
+    said = 'all of them, the most confident first' if len(worst) == len(wrong) > 0 else some
     fig.suptitle(f'{len(wrong):,} mistakes of {len(labels):,}: {said}', fontsize=10)
     return fig
 
