@@ -1,4 +1,4 @@
-"""Installs what settings.ini describes."""
+"""Installs the package as settings.ini describes it."""
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -9,14 +9,14 @@ ini = ConfigParser(delimiters=['='])
 ini.read(here/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
 export = cfg['export_requirements'].split()
-# Pages elsewhere, as on PyPI, show the pictures of README from here
+# PyPI and other sites load the pictures of README from the repository
 pictures = f'{cfg["git_url"]}/raw/{cfg["branch"]}/index_files'
 
 setup(
     name=cfg['lib_name'],
     version=cfg['version'],
     description=cfg['description'],
-    long_description=(here/'README.md').read_text(encoding='utf-8').replace('(index_files/', f'({pictures}/'),
+    long_description=(here/'README.md').read_text(encoding='utf-8').replace('index_files/', f'{pictures}/'),
     long_description_content_type='text/markdown',
     author=cfg['author'],
     author_email=cfg['author_email'],

@@ -1,1 +1,39 @@
-__version__ = "0.1.0"
+"""A digit classifier you can read: `import s5_mnist as s5`, then `s5.train('fast')` or `s5.predict('digit.png')`.
+
+The names below are imported when they are first used, so importing the package takes no time."""
+__version__ = "0.2.0"
+
+from importlib import import_module
+
+_MODULES = {
+    'core': 'InputError',
+    'device': 'pick_device pick_precision pick_compute_options ComputeOptions',
+    'digits': 'generate_digits frame_digit',
+    'data': 'DigitData load_mnist generated_data load_data Batches loaders',
+    'model': 'Net init_weights summary_table layer_stats',
+    'utils': 'set_seed plot_samples plot_accuracy_metrics plot_confusion plot_mistakes plot_reliability '
+             'plot_accuracy_by calibration_error wilson_interval',
+    'training': 'evaluate fit History Score',
+    'augment': 's5_transforms s5_augment random_shift random_elastic shifted_views',
+    'recipes': 'Recipe RECIPES get_recipe Muon',
+    'checkpoints': 'save_checkpoint load_checkpoint save_weights load_weights',
+    'runs': 'Run train resume load_run',
+    'pretrained': 'load_pretrained pretrained_report save_pretrained',
+    'preprocessing': 'read_picture preprocess preprocess_stages',
+    'inference': 'Prediction predict feature_maps occlusion_map export_onnx',
+    'benchmark': 'measure_speed',
+    'sweeps': 'sweep read_sweep sweep_table',
+}
+_NAMES = {name: module for module, names in _MODULES.items() for name in names.split()}
+__all__ = sorted(_NAMES)
+
+
+def __getattr__(name):
+    if name not in _NAMES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    value = globals()[name] = getattr(import_module(f'{__name__}.{_NAMES[name]}'), name)
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

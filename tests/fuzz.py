@@ -1,11 +1,12 @@
 """Hostile input in bulk: python tests/fuzz.py --cases 100000
 
-Takes files and command lines that are right, spoils them at random, and offers them to everything that parses. Each case
-must end in an answer or in one of our named errors (InputError; a usage message for command lines), within a second and
-within a gigabyte of memory. Prints a line a parser, and each failure with what repeats it; exits 1 if there was one."""
+Damages valid files and command lines at random, and passes them to everything that parses. Each case must end in a result
+or in an InputError (for command lines, a message and a status), within a second and within a gigabyte of memory. Prints one
+line per parser, and each failure with the name that repeats it; exits with status 1 if there was a failure."""
 import argparse
 import collections
 import contextlib
+import hashlib
 import io
 import os
 import random
@@ -21,21 +22,22 @@ from unittest import mock
 
 import numpy as np
 import torch
-from fastcore.script import anno_parser
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
-from s5_mnist import benchmark, data, inference, training
-from s5_mnist.data import InputError, generated_data
+from s5_mnist import checkpoints, cli, core, data, inference, runs, sweeps
+from s5_mnist.core import InputError
 from s5_mnist.model import Net
+from s5_mnist.preprocessing import preprocess
+from s5_mnist.recipes import get_recipe, make_optimizer, parse_changes
 
 SECONDS, BYTES = 1., 1e9
 WORDS = [b'\0', b'\xff', b'nan', b'-1', b'1e999', b'{', b'}', b'"', b',', b'\n', b'NaN', b'Infinity', b'null', b'[]', b'0x',
          b'9'*30, b'\xf0\x9f\x98\x80', b'../', b'PK\x03\x04', b'\x80\x04', b'cos\nsystem\n', b'true', b'\0\0\x08\x03', b'-0']
 
 
-def spoilt(raw, chance):
-    "Bytes with one to a few things done to them"
+def damaged(raw, chance):
+    "Bytes with one or more faults"
     raw = bytearray(raw)
     for _ in range(chance.choice((1, 1, 1, 2, 4, 16))):
         n = len(raw)
@@ -53,14 +55,14 @@ def spoilt(raw, chance):
 
 
 class Parsers:
-    "Each method takes a source of chance, and makes and tries one case"
+    "Each method makes one case from a source of randomness, and tries it"
     def __init__(self, folder):
         self.folder, self.quiet = Path(folder), io.StringIO()
-        self.small = generated_data(60, 20)
+        self.small = data.generated_data(60, 20)
         with contextlib.redirect_stdout(self.quiet):
-            with mock.patch.object(training, '_save_run', lambda run: run):
-                training.train('fast', self.small, self.folder/'stopped', device='cpu', precision='float32', bs=20)
-            self.run = training.train('fast', self.small, self.folder/'run', device='cpu', precision='float32', bs=20)
+            with mock.patch.object(runs, '_save_run', lambda run: run):
+                runs.train('fast', self.small, self.folder/'stopped', device='cpu', precision='float32', bs=20)
+            self.run = runs.train('fast', self.small, self.folder/'run', device='cpu', precision='float32', bs=20)
         self.files = {p.name: p.read_bytes() for p in self.run.path.iterdir() if p.suffix in ('.json', '.csv')}
         self.weights = (self.run.path/'model.safetensors').read_bytes()
         self.checkpoint = (self.folder/'stopped'/'last.ckpt').read_bytes()
@@ -69,8 +71,7 @@ class Parsers:
         self.net = Net().eval()
         self.idx = bytes([0, 0, 8, 3, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5])+bytes(60)
         self.pictures = self._pictures()
-        rows = [dict(benchmark._row(self.run, 'generated digits'))]
-        benchmark._write_rows(self.folder/'rows.csv', rows)
+        core.write_csv(self.folder/'rows.csv', [sweeps._sweep_row(self.run, 'generated digits')])
         self.rows = (self.folder/'rows.csv').read_bytes()
 
     def _pictures(self):
@@ -84,10 +85,10 @@ class Parsers:
         return files
 
     def idx_file(self, chance):
-        data.parse_idx(spoilt(self.idx, chance))
+        data.parse_idx(damaged(self.idx, chance))
 
     def picture(self, chance):
-        inference.preprocess(spoilt(chance.choice(self.pictures), chance))
+        preprocess(damaged(chance.choice(self.pictures), chance))
 
     def array(self, chance):
         n = chance.choice((0, 1, 2, 2, 2, 3, 4))
@@ -96,73 +97,74 @@ class Parsers:
         if len(shape) == 3 and chance.random() < .7: shape[chance.choice((0, 2))] = chance.choice((1, 3, 4))
         kind = chance.choice((bool, np.uint8, np.int8, np.uint16, np.int64, np.float16, np.float32, np.float64, complex, 'U1', object))
         values = np.random.default_rng(chance.randrange(2**32)).normal(chance.choice((0, .5, 128)), chance.choice((0, 1, 60)), shape)
-        if values.ndim > 1 and chance.random() < .5: values[..., 2:-2, 3:5] *= 3 # Something like a stroke
+        if values.ndim > 1 and chance.random() < .5: values[..., 2:-2, 3:5] *= 3 # Like a stroke
         with warnings.catch_warnings(), np.errstate(all='ignore'):
             warnings.simplefilter('ignore')
             values = np.asarray(values).astype(kind)
             if chance.random() < .1 and values.size and values.dtype.kind == 'f':
                 values.flat[0] = chance.choice((np.nan, np.inf, -np.inf, 1e30))
             if chance.random() < .3 and values.dtype.kind in 'buif': values = torch.from_numpy(values.copy())
-            inference.preprocess(values)
+            preprocess(values)
 
     def weights_file(self, chance):
         path = self.folder/'w.safetensors'
-        path.write_bytes(spoilt(chance.choice((self.weights[:4000], self.short, self.weights)), chance))
-        net = training.load_weights(Net(), path)
+        path.write_bytes(damaged(chance.choice((self.weights[:4000], self.short, self.weights)), chance))
+        net = checkpoints.load_weights(Net(), path)
         assert all(a.equal(b) for a, b in zip(net.parameters(), self.run.net.parameters())), 'other weights'
 
     def checkpoint_file(self, chance):
-        import hashlib
         raw = self.checkpoint
-        if chance.random() < .5: raw = spoilt(raw, chance)
-        else:                                                     # Sealed anew, as somebody who means harm would
-            inner = spoilt(raw.partition(b'\n')[2], chance)
-            raw = f'{training._CHECKPOINT}{hashlib.sha256(inner).hexdigest()}\n'.encode()+inner
+        if chance.random() < .5: raw = damaged(raw, chance)
+        else:                                                     # Sealed again, as an attacker would
+            inner = damaged(raw.partition(b'\n')[2], chance)
+            head = f'{checkpoints._HEADER}{checkpoints._FORMAT} {hashlib.sha256(inner).hexdigest()}\n'
+            raw = head.encode()+inner
         path = self.folder/'c.ckpt'
         path.write_bytes(raw)
         net, g = Net(), torch.Generator()
-        opt, sched = training.make_optimizer(net, self.run.recipe, 2)
-        training.load_checkpoint(path, net, opt, sched, g, data.loaders(self.small).train)
+        opt, sched = make_optimizer(net, self.run.recipe, 2)
+        checkpoints.load_checkpoint(path, net, opt, sched, g, data.loaders(self.small).train)
 
     def run_folder(self, chance):
         name = chance.choice(sorted(self.files))
         path = self.folder/'run'/name
-        path.write_bytes(spoilt(self.files[name], chance))
-        try: training.load_run(self.folder/'run', 'cpu')
+        path.write_bytes(damaged(self.files[name], chance))
+        try: runs.load_run(self.folder/'run', 'cpu')
         finally: path.write_bytes(self.files[name])
 
     def sweep_file(self, chance):
         path = self.folder/'r.csv'
-        path.write_bytes(spoilt(self.rows, chance))
-        rows = benchmark.read_sweep(path)
-        if rows: benchmark.sweep_line(rows)
+        path.write_bytes(damaged(self.rows, chance))
+        rows = sweeps.read_sweep(path)
+        if rows: sweeps.sweep_line(rows)
 
     def changes(self, chance):
-        text = ','.join(f'{chance.choice(("bs", "lr", "epochs", "x", "", "nesterov", "calm", "augment"))}'
+        text = ','.join(f'{chance.choice(("bs", "lr", "epochs", "x", "", "nesterov", "mild_aug_epochs", "augment"))}'
                         f'{chance.choice(("=", "", "=="))}'
-                        f'{chance.choice(("1", "-1", "nan", "1e9", "True", "warp", "", "0x1", "9"*40, "é"))}'
+                        f'{chance.choice(("1", "-1", "nan", "1e9", "True", "elastic", "", "0x1", "9"*40, "é"))}'
                         for _ in range(chance.randrange(4)))
-        training.get_recipe(chance.choice(('fast', 'best', 's5', 'none')), **training.parse_changes(text))
+        get_recipe(chance.choice(('fast', 'best', 's5', 'none')), **parse_changes(text))
 
     def command_line(self, chance):
-        options = ('--recipe', '--data', '--epochs', '--bs', '--lr', '--seed', '--valid', '--device', '--precision', '--without',
-                   '--out', '--resume', '--every', '--run', '--json', '--format', '--half', '--tta', '--change', '--x', '-h')
-        values = ('fast', 'best', '0', '-1', '3', 'nan', 'inf', '1e400', '', ' ', 'cpu', 'tpu', 'cuda:99', 'bf16', 'digits', '\udcff',
-                  '/dev/null', '/no/such', '9'*30, str(self.folder/'run'), 'pretrained', 'fused,warp', "'; ls", '\n')
+        options = ('--recipe', '--data', '--epochs', '--bs', '--lr', '--seed', '--n-valid', '--device', '--precision',
+                   '--disable', '--out', '--resume', '--save-interval-s', '--run', '--json', '--format', '--half', '--tta',
+                   '--deterministic', '--change', '--x', '-h', '--version')
+        values = ('fast', 'best', '0', '-1', '3', 'nan', 'inf', '1e400', '', ' ', 'cpu', 'tpu', 'cuda:99', 'bf16', 'digits',
+                  '\udcff', '/dev/null', '/no/such', '9'*30, str(self.folder/'run'), 'pretrained', 'fused,warp', "'; ls", '\n')
         argv = [chance.choice(options) if chance.random() < .6 else chance.choice(values) for _ in range(chance.randrange(6))]
-        command = chance.choice((training.s5_train, training.s5_eval, inference.s5_predict, inference.s5_export))
-        names = dict(train=lambda *a, **k: self.run, _load_in_turn=lambda *a: self.small, load_data=lambda *a: self.small)
-        with mock.patch.multiple(training, **names), mock.patch.object(inference, 'export_onnx', lambda *a: None), \
-                mock.patch.object(inference, 'save_weights', lambda net, path, report: None), \
-                mock.patch.object(Path, 'stat', lambda self: os.stat('/')), \
+        command = chance.choice((cli.s5_train, cli.s5_eval, cli.s5_predict, cli.s5_export))
+        with mock.patch.object(runs, '_run_training', lambda *args: self.run), \
+                mock.patch.object(runs, 'load_data', lambda *args: self.small), \
+                mock.patch.object(data, 'load_data', lambda *args: self.small), \
+                mock.patch.object(inference, 'export_onnx', lambda *args: None), \
+                mock.patch.object(inference, 'save_weights', lambda *args: None), \
+                mock.patch.object(Path, 'stat', lambda self, **kwargs: os.stat('/')), \
                 contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as err:
-            try:
-                args = vars(anno_parser(command.__wrapped__).parse_args(argv))
-                command.__wrapped__(**{k: v for k, v in args.items() if k not in ('pdb', 'xtra')})
+            try: command.main(argv)
             except SystemExit as e:
                 assert e.code in (None, 0, 1, 2), f'exit status {e.code}'
-                assert e.code in (None, 0) or err.getvalue().strip(), 'an error without a word'
-                if e.code: raise InputError('told') from None
+                assert e.code in (None, 0) or err.getvalue().strip(), 'an error without a message'
+                if e.code: raise InputError('refused') from None
 
 
 SHARES = dict(idx_file=.3, changes=.15, sweep_file=.1, run_folder=.1, weights_file=.07, checkpoint_file=.08, array=.08,
@@ -170,7 +172,7 @@ SHARES = dict(idx_file=.3, changes=.15, sweep_file=.1, run_folder=.1, weights_fi
 
 
 def main(cases, seed, only=None):
-    "Cases tried and refused for each parser, and the failures"
+    "Try so many cases; print how many of each parser were refused, and return the failures"
     torch.set_num_threads(1)
     tried, refused, slowest, failures = (collections.Counter() for _ in range(4))
     where = tempfile.mkdtemp()
@@ -199,7 +201,7 @@ def main(cases, seed, only=None):
     finally:
         shutil.rmtree(where)
     for name in tried:
-        print(f'{name:16}{tried[name]:8,} cases, {refused[name]:8,} refused by name, the slowest took {slowest[name]:.2f} s')
+        print(f'{name:16}{tried[name]:8,} cases, {refused[name]:8,} refused by name; the slowest took {slowest[name]:.2f} s')
     for name in SHARES: failures.pop(name, None)
     print(f'{sum(tried.values()):,} cases; {len(failures)} failures; memory grew by {grown/1e6:.0f} MB')
     for f in failures: print(' ', f)

@@ -1,4 +1,4 @@
-"""What the tests need to know of notebooks: which cells run, what they print, what a page is made of."""
+"""What the tests need to know about notebooks: which module each exports, which cells run, what a cell prints."""
 import ast
 import base64
 import json
@@ -7,18 +7,20 @@ import re
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-MODULES = ('benchmark', 'data', 'inference', 'model', 'utils', 'training')
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
 SKIPPED = ('slow', 'cuda', 'mnist', 'notest')
 WIDGET = 'application/vnd.jupyter.widget-view+json'
 
 
 def call(code, cwd):
-    "Run a few lines of Python on a copy of the project, by itself"
+    "Run a few lines of Python in a process of their own, on a copy of the project"
     env = {**os.environ, 'PYTHONPATH': str(cwd)}
     done = subprocess.run([sys.executable, '-c', code], cwd=cwd, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout+done.stderr
@@ -33,18 +35,28 @@ def source(cell):
     return ''.join(cell['source'])
 
 
+def exported_module(path):
+    "The module that a notebook exports, or None"
+    found = [re.search(r'^#\|\s*default_exp\s+(\w+)', source(c), re.M) for c in cells(path) if c['cell_type'] == 'code']
+    return next((m[1] for m in found if m), None)
+
+
+CHAPTERS = {exported_module(p): p for p in NOTEBOOKS if exported_module(p)} # From a module to its notebook
+MODULES = tuple(CHAPTERS)
+
+
 def marked(cell, *directives):
-    "Does the cell bear one of these directives?"
+    "Whether a cell has one of these directives"
     return any(re.search(rf'^#\|\s*{d}\b', source(cell), re.M) for d in directives)
 
 
 def text(outputs):
-    "What a cell printed or returned, as text; without figures and progress bars"
+    "What a cell printed or returned, as text or Markdown, without figures and progress bars"
     parts = []
     for o in outputs or []:
         data = o.get('data', {})
         if not data.keys() & {'image/png', WIDGET}:
-            parts.append(''.join(o.get('text') or data.get('text/plain', '')))
+            parts.append(''.join(o.get('text') or data.get('text/markdown') or data.get('text/plain', '')))
     return ''.join(parts)
 
 
@@ -55,7 +67,7 @@ def figures(outputs):
 
 
 def names(cell):
-    "The names that a cell reads, and those that it assigns or hands to a call, which may change them"
+    "The names that a cell reads, and those that it assigns or passes to a call that may change them"
     tree = ast.parse(re.sub(r'^[%!].*$', '', source(cell), flags=re.M))
     read, changed = set(), set()
     for n in ast.walk(tree):
@@ -75,11 +87,11 @@ def names(cell):
 class Jupyter:
     "A kernel as Jupyter would start it for a notebook in `folder`, with figures as sharp as they are stored"
     def __init__(self, folder):
-        self.client = NotebookClient(nbformat.v4.new_notebook(), timeout=600, kernel_name='python3',
+        self.client = NotebookClient(nbformat.v4.new_notebook(), timeout=int(os.environ.get("S5_CELL_TIMEOUT", 600)), kernel_name='python3',
                                      resources=dict(metadata=dict(path=str(folder))))
 
     def __enter__(self):
-        env = {k: v for k, v in os.environ.items() if k != 'MPLBACKEND'} # Jupyter's own, or no figure would be shown
+        env = {k: v for k, v in os.environ.items() if k != 'MPLBACKEND'} # With another backend, no figure is shown
         self.kernel = self.client.setup_kernel(env=env)
         self.kernel.__enter__()
         self('%config InlineBackend.figure_format = "retina"')
@@ -97,12 +109,12 @@ class Jupyter:
             raise AssertionError(str(e)) from None
 
     def value(self, code):
-        "What an expression is, of Python's plain kinds"
+        "The value of an expression, made of numbers, strings and containers"
         return ast.literal_eval(text(self(f'print(repr(({code})))')))
 
 
 def run(path, skip=SKIPPED):
-    """Run a notebook's cells in Jupyter but those marked with `skip`; yield (index, cell, stored outputs, fresh
+    """Run a notebook's cells in Jupyter, except those marked with `skip`; yield (index, cell, stored outputs, fresh
     outputs). Fresh is None for a cell that was skipped, or that depends on what a skipped cell would have made."""
     missing = set()
     with Jupyter(path.parent) as jupyter:

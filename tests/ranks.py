@@ -1,7 +1,7 @@
-"""Run by torchrun, from test_speed.py: `ranks.py OUT [die]` trains in several processes and writes what came of it.
+"""Run by torchrun, from test_distributed.py: `ranks.py OUT [die]` trains in several processes and writes the results.
 
-151 images in batches of 30 leave a last batch of one, so that with two processes one has no share of it. At the end no
-thread of the group may be left: one that lets go of a tensor while Python ends brings the process down (SIGABRT)."""
+151 images in batches of 30 leave a last batch of one image, so that all processes but one have no share of it. At the end
+no thread of the process group may be left: one that releases a tensor while Python shuts down aborts the process."""
 import json
 import os
 import signal
@@ -12,41 +12,33 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
-from s5_mnist.data import Batches, Share, generate_digits
+from s5_mnist.data import Batches
+from s5_mnist.digits import generate_digits
+from s5_mnist.distributed import ShardedBatches, process_group, rank, world_size
 from s5_mnist.model import Net, init_weights
-from s5_mnist.training import evaluate, process_group, train_epoch
+from s5_mnist.training import evaluate, train_epoch
 
 
-class Curve:
-    "Hands on the batches of a loader one at a time, as a loader each"
-    def __init__(self, dl, rank, world):
-        self.dl, self.rank, self.world = dl, rank, world
-
-    def __iter__(self):
-        for batch in self.dl:
-            yield Share([batch], self.rank, self.world) if self.world > 1 else [batch]
+def shard(dl):
+    "The share of this process, if there are several"
+    return ShardedBatches(dl, rank(), world_size()) if world_size() > 1 else dl
 
 
 def main(out, die=False):
     with process_group('cpu'):
-        alone = not torch.distributed.is_initialized()
-        rank, world = (0, 1) if alone else (torch.distributed.get_rank(), torch.distributed.get_world_size())
         x, y = generate_digits(151, seed=1)
         net = init_weights(Net(), 'orthogonal', torch.Generator().manual_seed(0))
-        both = net if alone else DistributedDataParallel(net)
+        both = DistributedDataParallel(net) if world_size() > 1 else net
         opt = SGD(net.parameters(), lr=0.02, momentum=0.9)
-        dl = Batches(x, y, 30, True, generator=torch.Generator().manual_seed(0))
         losses = []
-        for i, part in enumerate(Curve(dl, rank, world)):
-            if die and i == 2 and rank == 1:
+        for i, batch in enumerate(Batches(x, y, 30, True, generator=torch.Generator().manual_seed(0))):
+            if die and i == 2 and rank() == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
-            loss, correct, n = train_epoch(both, part, opt)
-            losses.append([loss, correct, n])
-        test = Batches(*generate_digits(31, seed=2), bs=10)
-        score = evaluate(both, test if alone else Share(test, rank, world))
-        if rank == 0:
+            losses.append(train_epoch(both, shard([batch]), opt))
+        score = evaluate(both, shard(Batches(*generate_digits(31, seed=2), bs=10)))
+        if rank() == 0:
             with open(out, 'w') as f:
-                json.dump(dict(losses=losses, world=world, correct=score.correct, n=score.n, loss=score.loss,
+                json.dump(dict(losses=losses, world=world_size(), correct=score.correct, n=score.n, loss=score.loss,
                                wrong=score.wrong.tolist(), confusion=score.confusion.tolist(),
                                weights=[p.sum().item() for p in net.parameters()]), f)
 
@@ -54,5 +46,5 @@ def main(out, die=False):
 if __name__ == '__main__':
     torch.set_num_threads(1)
     main(sys.argv[1], len(sys.argv) > 2)
-    threads = [t.read_text().strip() for t in Path('/proc/self/task').glob('*/comm')] # Linux alone has them
+    threads = [t.read_text().strip() for t in Path('/proc/self/task').glob('*/comm')] # Only on Linux
     assert not any('gloo' in t for t in threads), threads

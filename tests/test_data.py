@@ -1,6 +1,5 @@
-"""MNIST's files: found in the right order, verified, downloaded whole or not at all."""
+"""MNIST's files, searched for in order, verified, and downloaded completely or not at all; and batches of images."""
 import gzip
-import os
 import shutil
 import socket
 import struct
@@ -14,17 +13,21 @@ import torch
 from torchvision.datasets import MNIST
 
 from s5_mnist import data as data_module
-from s5_mnist.data import InputError, load_data, load_mnist, verified
+from s5_mnist.augment import s5_augment
+from s5_mnist.core import InputError
+from s5_mnist.data import (Batches, check_digits, generated_data, load_data, load_mnist, loaders, parse_idx,
+                           verify_mnist_file)
+from s5_mnist.digits import generate_digits
 
 LABELS = 't10k-labels-idx1-ubyte'
 
 
-def lay_out(folder, files, packed=True):
-    "Write `files` into `folder` in torchvision's layout"
+def lay_out(folder, files, compressed=True):
+    "Write files into a folder in torchvision's layout"
     raw = Path(folder)/'MNIST'/'raw'
     raw.mkdir(parents=True)
     for name, content in files.items():
-        (raw/(name if packed else name.removesuffix('.gz'))).write_bytes(content if packed else gzip.decompress(content))
+        (raw/(name if compressed else name.removesuffix('.gz'))).write_bytes(content if compressed else gzip.decompress(content))
     return raw
 
 
@@ -33,22 +36,21 @@ def tree(folder):
     return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob('*') if p.is_file())
 
 
-# --- where it is looked for -------------------------------------------------------------------------------------
+# --- where the files are searched for ---------------------------------------------------------------------------
 
-@pytest.mark.parametrize('packed', [True, False])
-def test_reads_packed_and_unpacked(tiny, tmp_path, packed):
-    lay_out(tmp_path/'d', tiny, packed)
+@pytest.mark.parametrize('compressed', [True, False])
+def test_reads_compressed_and_uncompressed_files(tiny, tmp_path, compressed):
+    lay_out(tmp_path/'d', tiny, compressed)
     d = load_mnist(tmp_path/'d', download=False)
     assert d.name == 'MNIST'
     assert d.train_x.shape == (30, 28, 28) and d.test_x.shape == (20, 28, 28)
     assert d.train_x.dtype == d.test_x.dtype == torch.uint8
     assert d.train_y.dtype == d.test_y.dtype == torch.int64
-    from s5_mnist.data import generate_digits
     assert d.train_x.equal(generate_digits(30, 0)[0]) and d.test_y.equal(generate_digits(20, 1)[1])
 
 
 def test_order_of_search(tiny, tmp_path, monkeypatch):
-    "The argument, then the variable, then the cache: a damaged copy shows which one was taken"
+    "The argument, then the variable, then the cache; a damaged copy shows which one was read"
     places = {k: tmp_path/k for k in ('argument', 'variable', 'cache/s5_mnist')}
     for name, folder in places.items():
         raw = lay_out(folder, tiny)
@@ -62,7 +64,7 @@ def test_order_of_search(tiny, tmp_path, monkeypatch):
         load_mnist(places['argument'], download=False)
 
 
-def test_bare_files_work_too(tiny, tmp_path):
+def test_files_without_the_folders_around_them(tiny, tmp_path):
     raw = lay_out(tmp_path/'d', tiny)
     assert len(load_mnist(raw, download=False).train_x) == 30
 
@@ -76,10 +78,10 @@ def test_read_only_folder(tiny, tmp_path):
     assert tree(tmp_path) == before
 
 
-# --- the faults -------------------------------------------------------------------------------------------------
+# --- damaged files ----------------------------------------------------------------------------------------------
 
 def spoil(content, fault):
-    "A file's content with one fault"
+    "The content of a file with one fault"
     if fault == 'empty':
         return b''
     if fault == 'truncated':
@@ -95,30 +97,30 @@ def spoil(content, fault):
 FAULTS = ['empty', 'truncated', 'longer', 'magic', 'first byte', 'middle byte', 'last byte']
 
 
-@pytest.mark.parametrize('packed', [True, False])
+@pytest.mark.parametrize('compressed', [True, False])
 @pytest.mark.parametrize('fault', FAULTS)
-def test_faults(tiny, tmp_path, fault, packed):
-    "Each fault in each of the files is refused with its name, what was expected and what was found"
+def test_faults(tiny, tmp_path, fault, compressed):
+    "Each fault in each file is refused with its path, what was expected, what was found and what to do"
     for name in tiny:
         folder = tmp_path/name
-        raw = lay_out(folder, tiny, packed)
-        path = raw/(name if packed else name.removesuffix('.gz'))
+        raw = lay_out(folder, tiny, compressed)
+        path = raw/(name if compressed else name.removesuffix('.gz'))
         path.write_bytes(spoil(path.read_bytes(), fault))
         for call in (lambda: load_mnist(folder), lambda: load_data('auto', folder)):
             with pytest.raises(InputError) as e:
                 call()
             message = str(e.value)
             assert str(path) in message and 'expected' in message and 'found' in message and 'Delete' in message
-        if fault == 'magic' and not packed:
+        if fault == 'magic' and not compressed:
             assert 'magic number' in message and '2055' in message
         if fault == 'empty':
             assert 'an empty file' in message
 
 
-def test_packed_file_with_a_wrong_magic_number(tiny):
+def test_a_compressed_file_with_a_wrong_magic_number(tiny):
     raw = gzip.decompress(tiny[f'{LABELS}.gz'])
     with pytest.raises(InputError, match='magic number: expected 2049, found 2055'):
-        verified(gzip.compress(spoil(raw, 'magic')), f'{LABELS}.gz')
+        verify_mnist_file(gzip.compress(spoil(raw, 'magic')), f'{LABELS}.gz')
 
 
 def test_swapped_files(tiny, tmp_path):
@@ -128,30 +130,30 @@ def test_swapped_files(tiny, tmp_path):
         load_mnist(tmp_path/'d')
 
 
-def test_nothing_is_unpacked_before_it_is_verified(tiny, tmp_path, monkeypatch):
-    "An archive of 256 MB of zeros behind a right magic number is refused for its bytes, without growing"
+def test_nothing_is_decompressed_before_it_is_verified(tiny, tmp_path, monkeypatch):
+    "256 MB of zeros behind a correct magic number are refused by the length of the compressed file"
     raw = lay_out(tmp_path/'d', tiny)
     (raw/f'{LABELS}.gz').write_bytes(gzip.compress(b'\0\0\x08\x01'+bytes(2**28)))
     load = gzip.decompress
-    monkeypatch.setattr(gzip, 'decompress', lambda b: load(b) if len(b) < 10_000 else pytest.fail('it was unpacked'))
-    with pytest.raises(InputError, match=f'{LABELS}.gz: wrong length'):
+    monkeypatch.setattr(gzip, 'decompress', lambda b: load(b) if len(b) < 10_000 else pytest.fail('it was decompressed'))
+    with pytest.raises(InputError, match=f'{LABELS}.gz: wrong length in bytes'):
         load_mnist(tmp_path/'d')
 
 
 @pytest.mark.mnist
 @pytest.mark.parametrize('fault', FAULTS)
 def test_faults_in_the_real_files(mnist, tmp_path, fault):
-    "The smallest of the real files, packed and unpacked"
+    "The smallest of the real files, compressed and uncompressed"
     path = data_module._find(LABELS, data_module.data_folders())
     raw = path.read_bytes()
     content = gzip.decompress(raw) if path.suffix == '.gz' else raw
     for name, good in {(path.name, raw), (LABELS, content)}:
-        assert verified(good, name) == content
+        assert verify_mnist_file(good, name) == content
         with pytest.raises(InputError, match=name):
-            verified(spoil(good, fault), name)
+            verify_mnist_file(spoil(good, fault), name)
 
 
-# --- the real thing ---------------------------------------------------------------------------------------------
+# --- the published files ----------------------------------------------------------------------------------------
 
 @pytest.mark.mnist
 def test_real_mnist(mnist):
@@ -162,7 +164,7 @@ def test_real_mnist(mnist):
 
 @pytest.mark.mnist
 def test_same_as_torchvision(mnist, tmp_path):
-    "torchvision reads the same tensors from the same files, copied to a folder that it may write to"
+    "torchvision reads the same tensors from copies of the same files"
     raw = tmp_path/'MNIST'/'raw'
     raw.mkdir(parents=True)
     for name in data_module.MNIST_FILES:
@@ -178,7 +180,7 @@ def test_same_as_torchvision(mnist, tmp_path):
 
 @pytest.fixture
 def server(tiny, monkeypatch):
-    "A local mirror; `behave` decides what it does with each file"
+    "A local mirror; its function `behave` decides what happens to each file"
     class Handler(BaseHTTPRequestHandler):
         behave, asked = staticmethod(lambda name: 'serve'), []
 
@@ -209,7 +211,7 @@ def server(tiny, monkeypatch):
             pass
 
     httpd = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    threading.Thread(target=httpd.serve_forever, args=(.02,), daemon=True).start()
     Handler.url = f'http://127.0.0.1:{httpd.server_port}/'
     for proxy in ('http_proxy', 'HTTP_PROXY'):
         monkeypatch.delenv(proxy, raising=False)
@@ -219,7 +221,7 @@ def server(tiny, monkeypatch):
 
 
 def test_download(server, tiny, tmp_path):
-    "Served whole: kept as served, and not asked for a second time"
+    "A complete download is kept as it was served, and not repeated"
     d = load_mnist(tmp_path/'d')
     assert len(d.train_x) == 30 and len(server.asked) == 4
     raw = tmp_path/'d'/'MNIST'/'raw'
@@ -239,7 +241,7 @@ def test_download_without_a_length(server, tmp_path):
 
 @pytest.mark.parametrize('how', ['cut off', 'corrupt', 'refuse', 'endless'])
 def test_bad_download_leaves_nothing(server, tmp_path, how):
-    "The third file fails: the two before it are kept, nothing of it is, and the next call gets the rest"
+    "If the third file fails, the two before it are kept, nothing of it is, and the next call downloads the rest"
     server.behave = staticmethod(lambda name: how if name.startswith('t10k-images') else 'serve')
     with pytest.raises(FileNotFoundError, match='t10k-images-idx3-ubyte.gz could not be downloaded'):
         load_mnist(tmp_path/'d')
@@ -250,7 +252,7 @@ def test_bad_download_leaves_nothing(server, tmp_path, how):
 
 
 def test_second_mirror(server, tmp_path, monkeypatch):
-    "A mirror that fails is passed over"
+    "After a mirror that fails, the next one is tried"
     monkeypatch.setattr(MNIST, 'mirrors', [server.url+'first/', server.url+'second/'])
     server.behave = staticmethod(lambda name: 'corrupt' if server.asked[-1].startswith('/first') else 'serve')
     assert len(load_mnist(tmp_path/'d').train_x) == 30
@@ -265,7 +267,7 @@ def test_a_mirror_that_stalls(server, tmp_path):
 
 
 def test_no_connection(tiny, tmp_path, monkeypatch, capsys):
-    "`mnist` fails, `auto` says so in one line and draws digits"
+    "`mnist` fails; `auto` says so in one line and uses generated digits"
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         monkeypatch.setattr(MNIST, 'mirrors', [f'http://127.0.0.1:{s.getsockname()[1]}/'])
@@ -274,8 +276,8 @@ def test_no_connection(tiny, tmp_path, monkeypatch, capsys):
         load_data('mnist')
     capsys.readouterr()
     assert load_data('auto') == 'drawn'
-    said = [line for line in capsys.readouterr().out.splitlines() if not line.startswith('Downloading')]
-    assert len(said) == 1 and 'using generated digits instead' in said[0]
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith('Downloading')]
+    assert len(lines) == 1 and 'using generated digits instead' in lines[0]
 
 
 def test_download_into_a_folder_that_cannot_be_written(server, tmp_path):
@@ -286,26 +288,100 @@ def test_download_into_a_folder_that_cannot_be_written(server, tmp_path):
 
 
 @pytest.mark.parametrize('bad', ['missing', 'file'])
-def test_a_folder_that_is_named_must_be_there(tiny, tmp_path, monkeypatch, bad):
+def test_a_folder_that_is_named_must_exist(tiny, tmp_path, monkeypatch, bad):
     (tmp_path/'file').write_text('')
-    with pytest.raises(InputError, match=f'root=.*{bad} is no folder'):
+    with pytest.raises(InputError, match=f'root=.*{bad} is not a folder; create it or name another'):
         load_mnist(tmp_path/bad)
     monkeypatch.setenv('S5_MNIST_DATA', str(tmp_path/bad))
-    with pytest.raises(InputError, match=f'S5_MNIST_DATA=.*{bad} is no folder'):
+    with pytest.raises(InputError, match=f'S5_MNIST_DATA=.*{bad} is not a folder'):
         load_data('auto')
 
 
-def test_replacing_keeps_the_old_file(tmp_path):
-    path = tmp_path/'f'
-    path.write_text('old')
-    with pytest.raises(ZeroDivisionError):
-        with data_module.replacing(path) as temp:
-            temp.write_text('new')
-            1/0
-    assert path.read_text() == 'old' and os.listdir(tmp_path) == ['f']
-
-
-def test_wrong_magic_in_a_hand_made_file():
+def test_a_wrong_magic_number_in_an_uncompressed_file():
     raw = struct.pack('>II', 2051, 10_000)+bytes(10_000)
     with pytest.raises(InputError, match='expected 2049, found 2051'):
-        verified(raw, LABELS)
+        verify_mnist_file(raw, LABELS)
+
+
+# --- IDX --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('raw, message', [
+    (b'', 'found nothing'), (b'\0\0\x09\1', 'starts with 000008, found 00000901'), (b'\0\0\x08\3\0\0', 'found 00000803'),
+    (b'\0\0\x08\1\0\0\0\3ab', 'the header promises 3 elements, found 2'),
+    (b'\0\0\x08\2'+b'\xff'*8, 'the header promises 18,446,744,065,119,617,025 elements, found 0')])
+def test_bad_idx_files_are_refused(raw, message):
+    with pytest.raises(InputError, match=f'labels: .*{message}'):
+        parse_idx(raw, 'labels')
+
+
+# --- batches ----------------------------------------------------------------------------------------------------
+
+def test_every_image_comes_once_and_in_order_unless_shuffled(small):
+    for bs in (1, 7, 130, 500):
+        dl = Batches(small.test_x, small.test_y, bs)
+        x, y = (torch.cat(t) for t in zip(*dl))
+        assert len(dl) == len(list(dl)) == -(-130//bs)
+        assert y.equal(small.test_y) and x.equal((small.test_x[:, None]/255-.1307)/.3081)
+    x, y = (torch.cat(t) for t in zip(*loaders(small, bs=64).train))
+    assert sorted(y.tolist()) == sorted(small.train_y.tolist()) and not y.equal(small.train_y)
+
+
+def test_the_last_images_are_kept_for_validation(small):
+    dls = loaders(small, n_valid=40, test_bs=7)
+    assert [len(dl.y) for dl in dls] == [260, 40, 130] and dls.valid.y.equal(small.train_y[260:])
+    assert torch.cat([y for _, y in dls.valid]).equal(small.train_y[260:])
+    assert loaders(small).valid is None
+
+
+def test_shuffling_differs_by_epoch_and_repeats_by_seed(small):
+    def orders(seed):
+        dls = loaders(small, bs=64, augment=s5_augment, generator=torch.Generator().manual_seed(seed))
+        return [torch.cat([x for x, _ in dls.train]) for _ in range(3)]
+    a, b, c = orders(1), orders(1), orders(2)
+    assert all(x.equal(y) for x, y in zip(a, b))
+    assert not a[0].equal(a[1]) and not a[1].equal(a[2]) and not a[0].equal(c[0])
+
+
+def test_a_subset_is_drawn_anew_each_epoch(small):
+    dl = loaders(small, bs=10, subset_frac=0.1).train
+    a, b = (torch.cat([x for x, _ in dl]) for _ in range(2))
+    assert len(a) == len(b) == 30 and not a.equal(b)
+
+
+def test_a_resumed_loader_begins_where_it_is_told(small):
+    dl = loaders(small, bs=50).train
+    labels = [y for _, y in dl]
+    dl.start = 4
+    assert [y.tolist() for _, y in dl] == [y.tolist() for y in labels[4:]]
+    assert len(list(dl)) == 6                                     # And the epoch after that is complete
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(bs=0), 'bs must be at least 1, got 0'), (dict(test_bs=0), 'bs must be at least 1, got 0'),
+    (dict(subset_frac=0), 'subset_frac must be > 0 and <= 1, got 0'), (dict(subset_frac=1.5), 'got 1.5'),
+    (dict(n_valid=300), 'n_valid must be 0 to 299, got 300'), (dict(n_valid=-1), 'n_valid must be 0 to 299, got -1')])
+def test_bad_settings_of_loaders_are_refused(small, change, message):
+    with pytest.raises(InputError, match=message):
+        loaders(small, **change)
+
+
+def test_what_is_not_a_data_set_is_refused(small):
+    with pytest.raises(InputError, match='data must be a DigitData, as from load_data; found tuple'):
+        loaders(tuple(small))
+
+
+def test_an_error_names_the_data_as_it_is_told_to(small):
+    check_digits(small.train_x, small.train_y)
+    with pytest.raises(InputError, match='mine: expected a tensor, found list; use torch.as_tensor'):
+        check_digits([1], small.train_y, 'mine')
+
+
+def test_generated_data_says_how_it_was_made():
+    a, b = generated_data(30, 20, seed=1), generated_data(30, 20, seed=1)
+    assert a.name == 'generated digits (30 + 20, seed 1)' and a.train_x.equal(b.train_x)
+    assert not generated_data(30, 20).train_x.equal(a.train_x) and not a.test_x[:20].equal(a.train_x[:20])
+
+
+def test_the_kind_of_data_must_be_known():
+    with pytest.raises(InputError, match="data must be auto, mnist or digits, got 'cifar'"):
+        load_data('cifar')

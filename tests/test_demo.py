@@ -1,4 +1,4 @@
-"""The page where one draws, in a real browser, and its steps beside those of `preprocess`."""
+"""The page to draw on, in a real browser, and its steps compared with those of `preprocess`."""
 import base64
 import hashlib
 import json
@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, STROKES
+from drawings import apart, beside, drawn
 from PIL import Image
-from test_inference import apart, beside, drawn
 
-from s5_mnist.inference import feature_maps, predict, preprocess
-from s5_mnist.training import load_pretrained
+from s5_mnist.inference import feature_maps, predict
+from s5_mnist.preprocessing import preprocess
+from s5_mnist.pretrained import load_pretrained
 
 DEMO, WIDTHS = ROOT/'nbs'/'demo', (6, 14, 22, 40)
 CODE = (DEMO/'page.js').read_text()
@@ -28,7 +29,7 @@ FILES = dict(re.findall(r"'(ort\S+)': '(sha384-\S+)'", CODE))
 
 @pytest.fixture(scope='module')
 def prepared(tmp_path_factory):
-    "Drawings of ten digits by four brushes, dark and light, and what the page's steps make of them"
+    "Drawings of ten digits by four brushes, dark and light, and what the page makes of them"
     if not shutil.which('node'):
         pytest.skip('no node on the PATH')
     d = tmp_path_factory.mktemp('node')
@@ -52,7 +53,7 @@ def prepared(tmp_path_factory):
 def test_the_page_prepares_drawings_as_preprocess_does(prepared):
     arrays, theirs, refused = prepared
     assert len(theirs) == len(arrays) == 80
-    assert refused == [None, None] # Nothing, and two digits
+    assert refused == [None, None]                                # Blank paper, and two digits
     net = load_pretrained()
     for a, x in zip(arrays, theirs):
         assert apart(preprocess(a), x) < 2
@@ -79,7 +80,7 @@ def test_the_page_has_the_weights_of_the_package():
 
 @pytest.fixture(scope='module')
 def runtime(tmp_path_factory):
-    "The files of onnxruntime-web by name; from the folder in S5_ONNXRUNTIME_WEB, or by npm"
+    "The files of onnxruntime-web by name, from the folder in S5_ONNXRUNTIME_WEB or from npm"
     where = os.environ.get('S5_ONNXRUNTIME_WEB')
     if not where:
         if not shutil.which('npm'):
@@ -87,12 +88,13 @@ def runtime(tmp_path_factory):
         d, package = tmp_path_factory.mktemp('npm'), RUNTIME.split('/')[-3]
         done = subprocess.run(['npm', 'pack', '--silent', package], cwd=d, capture_output=True, text=True)
         if done.returncode:
-            pytest.skip(f'{package} cannot be had: {done.stderr.strip().splitlines()[-1:]}')
+            pytest.skip(f'{package} cannot be downloaded: {done.stderr.strip().splitlines()[-1:]}')
         subprocess.run(['tar', 'xzf', done.stdout.split()[-1]], cwd=d, check=True)
         where = d/'package'/'dist'
     return {name: (Path(where)/name).read_bytes() for name in FILES}
 
 
+@pytest.mark.slow
 def test_the_hashes_are_those_of_the_files(runtime):
     assert len(FILES) == 2
     for name, hash in FILES.items():
@@ -101,7 +103,7 @@ def test_the_hashes_are_those_of_the_files(runtime):
 
 @pytest.fixture(scope='module')
 def site(tmp_path_factory, serve):
-    "The address of the page on a plain file server: its own HTML in the barest of frames"
+    "The address of the page on a file server: its own HTML in a minimal frame"
     d = tmp_path_factory.mktemp('site')
     _, header, body = (ROOT/'nbs'/'demo.qmd').read_text().split('---\n', 2)
     head = '\n'.join(line.strip() for line in header.splitlines() if line.strip().startswith(('<link', '<script')))
@@ -116,7 +118,7 @@ def site(tmp_path_factory, serve):
 
 @pytest.fixture
 def opened(browser, runtime, site):
-    "Open the page; what the network would answer comes from the npm package, or is refused"
+    "A function that opens the page; files of the network come from the npm package, or are refused"
     pages = []
 
     def answer(route):
@@ -126,9 +128,9 @@ def opened(browser, runtime, site):
 
     def open_(ready=True, refuse=None, **options):
         page = browser.new_page(**options)
-        page.said = []
-        page.on('console', lambda m: page.said.append(m.text) if m.type == 'error' else None)
-        page.on('pageerror', lambda e: page.said.append(str(e)))
+        page.errors = []
+        page.on('console', lambda m: page.errors.append(m.text) if m.type == 'error' else None)
+        page.on('pageerror', lambda e: page.errors.append(str(e)))
         page.route(RUNTIME+'**', answer)
         if refuse:
             page.route(refuse, lambda route: route.abort())
@@ -143,7 +145,7 @@ def opened(browser, runtime, site):
 
 
 def draw(page, digit):
-    "The strokes of a digit, by the mouse"
+    "Draw the strokes of a digit with the mouse"
     box = page.locator('#draw').bounding_box()
     k = box['width']/256
     for stroke in STROKES[digit]:
@@ -161,11 +163,12 @@ def answer(page, digit):
 
 
 def seen(page):
-    "What the page says that the network sees, [28,28]"
+    "The image that the network sees according to the page, [28,28]"
     values = page.evaluate('() => [...document.getElementById("seen").getContext("2d").getImageData(0,0,28,28).data]')
     return torch.tensor(values).view(28, 28, 4)[..., 0]
 
 
+@pytest.mark.slow
 def test_ten_digits_are_drawn_and_read(opened):
     page, net = opened(), load_pretrained()
     for digit in STROKES:
@@ -179,12 +182,13 @@ def test_ten_digits_are_drawn_and_read(opened):
                                            '.getImageData(0, 0, 256, 256).data]')).view(256, 256, 4)[..., 0]
         ours = predict(image.to(torch.uint8), net)
         assert ours.digit == int(digit) and max(abs(100*p-q) for p, q in zip(ours.probs.tolist(), shown)) < .2
-        top = ours.image.max().item()                              # The page shows the brightest as white
+        top = ours.image.max().item()                              # The page shows the brightest pixel as white
         assert apart(ours.image.float()*255/top, seen(page)) < 2
         assert page.locator('.maps canvas').count() == 4
-    assert page.said == []
+    assert page.errors == []
 
 
+@pytest.mark.slow
 def test_clear_and_undo(opened):
     page = opened()
     draw(page, '1')
@@ -199,7 +203,7 @@ def test_clear_and_undo(opened):
     page.click('#undo')
     answer(page, '–')
     assert page.inner_text('#status') == 'Draw a digit.' and seen(page).max() == 0
-    assert page.locator('.maps canvas').count() == 0 and page.said == []
+    assert page.locator('.maps canvas').count() == 0 and page.errors == []
 
 
 def test_by_keyboard_alone(opened):
@@ -214,9 +218,10 @@ def test_by_keyboard_alone(opened):
     page.keyboard.press('Tab')
     page.keyboard.press('Enter')                                  # Undo
     answer(page, '–')
-    assert page.said == []
+    assert page.errors == []
 
 
+@pytest.mark.slow
 def test_by_finger_on_a_phone(opened):
     page = opened(viewport=dict(width=360, height=740), has_touch=True, is_mobile=True)
     assert page.evaluate('() => document.documentElement.scrollWidth') <= 360
@@ -231,10 +236,11 @@ def test_by_finger_on_a_phone(opened):
             send('pointerup', stroke.at(-1))
         }
     }""", STROKES['4'])
-    assert answer(page, '4') == '4' and page.said == []
+    assert answer(page, '4') == '4' and page.errors == []
     assert page.evaluate('() => getComputedStyle(document.getElementById("draw")).touchAction') == 'none'
 
 
+@pytest.mark.slow
 def test_resizing_keeps_the_drawing(opened):
     page = opened(viewport=dict(width=1200, height=800))
     draw(page, '7')
@@ -248,9 +254,10 @@ def test_resizing_keeps_the_drawing(opened):
     assert answer(page, '7') == '7' and apart(seen(page), before) < 5
     page.click('#clear')
     draw(page, '2')
-    assert answer(page, '2') == '2' and page.said == []
+    assert answer(page, '2') == '2' and page.errors == []
 
 
+@pytest.mark.slow
 def test_two_fingers_a_mouse_and_the_keyboard_do_not_mix(opened):
     page = opened()
     page.evaluate("""() => {
@@ -274,10 +281,11 @@ def test_two_fingers_a_mouse_and_the_keyboard_do_not_mix(opened):
     page.mouse.move(box['x']+10, box['y']+10)                     # Draws nothing: no button is down
     page.mouse.click(box['x']+box['width']/2, box['y']+box['height']/2)
     page.keyboard.press('ArrowRight')                             # The click has lifted the pen
-    assert page.inner_text('#pen').startswith('Pen up, ') and page.said == []
+    assert page.inner_text('#pen').startswith('Pen up, ') and page.errors == []
 
 
-def test_a_canvas_full_of_ink_has_no_answer_of_before(opened):
+@pytest.mark.slow
+def test_a_canvas_full_of_ink_does_not_keep_the_prediction_before(opened):
     page = opened()
     draw(page, '1')
     answer(page, '1')
@@ -289,15 +297,16 @@ def test_a_canvas_full_of_ink_has_no_answer_of_before(opened):
         page.mouse.move(box['x']+box['width']-2, box['y']+y)
     page.mouse.up()
     answer(page, '–')
-    assert page.inner_text('#status') == 'No single digit can be told here.' and page.said == []
+    assert page.inner_text('#status') == 'This does not look like a single digit.' and page.errors == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('refuse', ['**/*.wasm', '**/*.onnx', '**/*.mjs'])
-def test_what_cannot_load_is_said(refuse, opened):
+def test_the_page_says_what_could_not_be_loaded(refuse, opened):
     page = opened(ready=False, refuse=refuse)
     page.wait_for_selector('#status.failed')
     assert 'could not be loaded' in page.inner_text('#status')
-    draw(page, '3')                                               # And the drawing goes on
+    draw(page, '3')                                               # Drawing still works
     page.wait_for_function('() => [...document.getElementById("seen").getContext("2d")'
                            '.getImageData(0, 0, 28, 28).data].some((t, i) => i % 4 < 3 && t > 200)')
     page.focus('#draw')
@@ -306,24 +315,27 @@ def test_what_cannot_load_is_said(refuse, opened):
     assert 'could not be loaded' in page.inner_text('#status') and page.inner_text('#answer') == '–'
 
 
-def test_a_script_that_cannot_load_is_said(opened):
+@pytest.mark.slow
+def test_the_page_says_if_a_script_could_not_be_loaded(opened):
     page = opened(ready=False, refuse='**/prepare.js')
-    assert page.inner_text('#status') == 'This page needs its scripts, and they have not been loaded.'
+    assert page.inner_text('#status') == 'This page needs its scripts, which have not been loaded.'
 
 
-def test_another_file_in_its_place_does_not_run(opened, runtime, monkeypatch):
+@pytest.mark.slow
+def test_a_file_that_was_replaced_does_not_run(opened, runtime, monkeypatch):
     monkeypatch.setitem(runtime, 'ort.wasm.bundle.min.mjs', b'document.title = "stolen"')
     page = opened(ready=False)
     page.wait_for_selector('#status.failed')
     assert page.title() == 'Draw a digit'
 
 
-def test_for_those_who_listen(opened):
+@pytest.mark.slow
+def test_for_screen_readers(opened):
     page = opened()
     status = page.locator('#status')
     assert (status.get_attribute('role'), status.get_attribute('aria-live')) == ('status', 'polite')
     assert all(page.locator(f'#p{d} meter').get_attribute('aria-label') == f'Probability of {d}' for d in range(10))
-    assert page.locator('[role=status], output').count() == 2     # The answer and the pen; nothing else speaks up
+    assert page.locator('[role=status], output').count() == 2     # The prediction and the pen; nothing else is announced
     assert 'Arrow keys' in page.locator('#draw').get_attribute('aria-label')
     for name in ('#seen', '#draw'):
         assert page.locator(name).get_attribute('aria-label')

@@ -1,4 +1,4 @@
-"""What is stored in the notebooks is what running them gives."""
+"""What is stored in the notebooks is what running them gives, and numbers are those of the committed files."""
 import csv
 import json
 import re
@@ -6,17 +6,19 @@ import statistics
 
 import pytest
 from conftest import NOTEBOOKS, ROOT
-from notebooks import SKIPPED, WIDGET, figures, marked, run, source, text
+from notebooks import SKIPPED, WIDGET, cells, figures, marked, run, source, text
 
-from s5_mnist.benchmark import assignment_seconds, mean_interval, read_sweep
+from s5_mnist.benchmark import assignment_seconds
+from s5_mnist.sweeps import mean_interval, read_sweep
 
 NUMBER = re.compile(r'\d+\.\d+(?:e[-+]?\d+)?')
+SHORT = {'core', 'device', 'digits', '00_data', '01_model'}      # Notebooks that take a few seconds each
 
 
 def difference(stored, fresh, trained=False):
-    """The first line that differs, or None. Decimal numbers may differ by 2 % (another processor rounds
-    differently), seconds by anything; whole numbers and words not at all. Of what was `trained`, only the form
-    is compared: rounding grows with every step, and the cells assert what must hold."""
+    """The first line that differs, or None. Decimal numbers may differ by 2 % (another processor rounds differently)
+    and seconds by any amount; whole numbers and words may not differ. Of what was `trained`, only the form is
+    compared: rounding errors grow with every step, and the cells assert what must hold."""
     a, b = (re.sub(r'\d+(\.\d+)? s(econds)?\b', 'some s', t) for t in (stored, fresh))
     if trained:
         a, b = (re.sub(r'\s*\d+(\.\d+)?', ' #', t) for t in (a, b))
@@ -30,7 +32,7 @@ def difference(stored, fresh, trained=False):
 
 
 def alike(stored, fresh):
-    "As many figures, of the same sizes but for the width of a font; Jupyter draws half as large as execnb"
+    "Whether figures are equal in number and in size, except for the width of a font; Jupyter draws half as large as execnb"
     return len(stored) == len(fresh) and all(
         any(all(abs(s*a-b) <= .05*b for a, b in zip(p, q)) for s in (1, 2)) for p, q in zip(stored, fresh))
 
@@ -40,18 +42,24 @@ def test_difference_sees_what_matters():
     assert not alike([(100, 50)], [(100, 60)]) and not alike([(100, 50)], [(200, 50)]) and not alike([(9, 9)], [])
     assert difference('epoch 1: loss 0.500, 3.1 s', 'epoch 1: loss 0.501, 9.7 s') is None
     assert difference('epoch 1: loss 0.500', 'epoch 1: loss 0.600')
-    assert difference('9934 right', '9935 right')
+    assert difference('9934 correct', '9935 correct')
     assert difference('a\nb', 'a')
-    assert difference('right', 'wrong')
+    assert difference('correct', 'wrong')
     assert difference('loss 0.5, 81 %', 'loss 0.7, 9 %', trained=True) is None
     assert difference('loss 0.5', 'loss 0.5; 3', trained=True)
     assert difference('printed', '') and difference('', 'printed')
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_tables_are_compared_as_markdown():
+    def table(n): return [dict(data={'text/plain': ['<Table>'], 'text/markdown': [f'| a |\n| --: |\n| {n} |']})]
+    assert difference(text(table(1)), text(table(1))) is None and difference(text(table(1)), text(table(2)))
+
+
+@pytest.mark.parametrize('path', [pytest.param(p, id=p.stem, marks=() if p.stem in SHORT else pytest.mark.slow)
+                                  for p in NOTEBOOKS])
 def test_stored_outputs_are_true(path, request):
     skip = set(SKIPPED)
-    if any(marked(c, 'mnist') for c in json.loads(path.read_text())['cells']):
+    if any(marked(c, 'mnist') for c in cells(path)):
         try:
             request.getfixturevalue('mnist')
             skip -= {'mnist'}
@@ -75,7 +83,7 @@ def test_stored_outputs_are_true(path, request):
 def test_outputs_are_clean(path):
     """No machine's paths, no warnings, no tracebacks, no progress bars (`TQDM_DISABLE=1 jupyter lab` makes none);
     every cell that needs a long run has its outputs stored"""
-    for i, cell in enumerate(json.loads(path.read_text())['cells']):
+    for i, cell in enumerate(cells(path)):
         if cell['cell_type'] != 'code':
             continue
         out = json.dumps([{k: v for k, v in o.items() if k != 'data'} | {'data': [
@@ -88,43 +96,59 @@ def test_outputs_are_clean(path):
             assert cell['outputs'], f'{path.name} cell {i} was never run'
 
 
+# --- numbers ----------------------------------------------------------------------------------------------------
+
+def table_rows(markdown):
+    "The rows of all tables in a page, as lists of text without emphasis"
+    lines = [line.strip() for line in markdown.splitlines() if line.strip().startswith('|')]
+    return [[c.strip(' *`') for c in line.strip('|').split('|')] for line in lines]
+
+
+def test_rows_of_tables_are_read():
+    assert table_rows('a | b\n| a | *b* |\n|--|-:|\n|`1`|  |\n') == [['a', 'b'], ['--', '-:'], ['1', '']]
+
+
 def test_the_walkthrough_reports_the_committed_run():
     "The number in S5.ipynb is that of nbs/runs/s5-0"
     report = json.loads((ROOT/'nbs/runs/s5-0/report.json').read_text())
-    cells = json.loads((ROOT/'nbs/S5.ipynb').read_text())['cells']
-    said = ''.join(text(c['outputs']) for c in cells if c['cell_type'] == 'code')
-    assert re.search(rf'TEST: held-out images\s+{report["correct"]} / {report["n"]}', said)
-    assert 'training losses equal: True' in said and re.search(r'test losses differ by \de-(08|09|1\d) at most', said)
+    printed = '\n'.join(text(c['outputs']) for c in cells(ROOT/'nbs/S5.ipynb') if c['cell_type'] == 'code')
+    correct, n, accuracy = (f'{report["correct"]:,}', f'{report["n"]:,}', f'{report["accuracy"]:.2f}')
+    assert ['2. network, test images', correct, n, accuracy] in table_rows(printed)
+    for name, (k, half) in zip(('first', 'second'), report['halves']):
+        assert [f'the {name} half of them', f'{k:,}', f'{half:,}', f'{100*k/half:.2f}'] in table_rows(printed)
+    assert f'{report["correct"]}/{report["n"]} of {report["held_out"]}; seed {report["seed"]}' in printed
+    assert 'training losses equal: True' in printed and re.search(r'test losses differ by \de-(08|09|1\d) at most', printed)
     assert report['held_out'] == 'MNIST, test images' and report['changes'] == {}
     assert report['accuracy'] == 100*report['correct']/report['n']
     assert sum(h[0] for h in report['halves']) == report['correct']
 
 
 def test_each_number_in_the_readme_is_that_of_its_rows():
-    "Sweeps and benchmarks as they are committed; what else looks like a measurement is named here"
+    "Numbers of sweeps and benchmarks are those of the committed files; nothing else may look like a measurement"
     readme, runs = (ROOT/'README.md').read_text(), ROOT/'nbs/runs'
     found = [json.loads((runs/name/'bench.json').read_text()) for name in ('bench', 'bench-best')]
-    machines = [', '.join([f['device'], f'torch {f["versions"]["torch"]}']) for f in found]
+    timed = {f['jobs'][0]['recipe']: f for f in found}
+    machines, torches, rows_of = {f['device'] for f in found}, {f['versions']['torch'] for f in found}, table_rows(readme)
     for name in ('s5', 'fast', 'best'):
         rows = read_sweep(runs/f'{name}.csv')
-        right = [int(r['test_correct'])/100 for r in rows]
-        low, high = mean_interval(right)
-        claim = [name, f'{statistics.mean(right):.3f}', f'{low:.3f}', 'to', f'{high:.3f}',
-                 f'{statistics.stdev(right):.3f}', str(len(rows))]
-        for f in found:
-            if f['jobs'][0]['recipe'] == name:
-                took, whole = statistics.median(j['seconds'] for j in f['jobs']), assignment_seconds(f)
-                claim += [f'{took:,.1f}', f'{whole:,.0f}', f'{whole/took:.3g}']
-        line, = (x for x in readme.splitlines() if x.split() == claim)
-        readme = readme.replace(line, '')
-        machines += [', '.join([r['device'], r['precision'], f'torch {r["torch"]}']) for r in rows]
-    for machine in sorted(set(machines), key=len, reverse=True):
-        assert machine in readme
-        readme = readme.replace(machine, '')
-    rest = set(re.findall(r'[\d,]*\d\.\d+', readme))
-    assert rest == {'99.19', '3.10', '2.0'} # The assignment's claim, Python, the licence
-    assert all(f['data'] == 'MNIST' and len(f['scoring']) >= 5 for f in found)
+        correct = [int(r['test_correct'])/100 for r in rows]
+        low, high = mean_interval(correct)
+        claim = [name, f'{statistics.mean(correct):.3f}', f'{low:.3f} to {high:.3f}', f'{statistics.stdev(correct):.3f}',
+                 str(len(rows)), '', '']
+        if name in timed:
+            seconds = statistics.median(j['seconds'] for j in timed[name]['jobs'])
+            claim[-2:] = f'{seconds:,.0f}', f'{assignment_seconds(timed[name])/seconds:.3g}'
+        assert claim in rows_of
+        machines |= {f'{r["device"]}, {r["precision"]}' for r in rows}
+        torches |= {r['torch'] for r in rows}
+    prose = '\n'.join(line for line in readme.splitlines() if not line.startswith('|'))
+    prose = re.sub(r'<img .*?>', '', ' '.join(prose.split()))     # Its words are not results
+    for words in sorted(machines | torches, key=len, reverse=True):
+        assert words in prose, words
+        prose = prose.replace(words, '')
+    assert len(torches) == 1 and all(f['data'] == 'MNIST' and len(f['scoring']) >= 5 for f in found)
     assert len(found[0]['jobs']) >= 3 and found[1]['jobs'][0]['recipe'] == 'best'
+    assert set(re.findall(r'[\d,]*\d\.\d+', prose)) == {'99.19', '3.10', '2.0'} # The assignment's claim, Python, the licence
 
 
 def test_the_first_row_of_s5_is_the_committed_run():
@@ -135,7 +159,7 @@ def test_the_first_row_of_s5_is_the_committed_run():
 
 
 @pytest.mark.parametrize('path', sorted((ROOT/'nbs/runs/ladder').glob('*.csv')), ids=lambda p: p.stem)
-def test_the_ladder_was_climbed_on_validation_images(path):
+def test_the_ladder_was_measured_on_validation_images(path):
     rows = read_sweep(path)
     assert [r['seed'] for r in rows] == [str(i) for i in range(len(rows))] and len(rows) >= 3
     assert {(r['recipe'], r['validation_n'], r['test_n'], r['data']) for r in rows} == {('best', '5000', '', 'MNIST')}

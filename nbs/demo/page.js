@@ -1,16 +1,16 @@
-// Draw a digit: a canvas, the 28 by 28 image made of it, and what the network answers, in the browser alone.
+// Draw a digit: the canvas, the 28×28 image made from the drawing, and the network's prediction, all in the browser.
 import { preprocess } from './prepare.js'
 
-const SIZE = 256, PEN = 22, STEP = 8, QUIET = 150 // Pixels, pixels, pixels a key press, ms after the last stroke
+const SIZE = 256, PEN = 22, STEP = 8, QUIET = 150 // Pixels, pixels, pixels per key press, ms after the last stroke
 const find = id => document.getElementById(id)
 const [canvas, status, answer, spoken] = ['draw', 'status', 'answer', 'pen'].map(find)
 const pen = canvas.getContext('2d', { willReadFrequently: true })
-const strokes = []     // Of [x, y] points, in the canvas's own pixels
-let stroke = null      // The one being drawn
-let finger = null      // What draws it: the number of a pointer, or null for the keyboard
-let ort = null         // The program that runs it
-let session = null     // The network, once it is loaded
-let asked = 0          // Counts drawings, so that a late answer to an old one is dropped
+const strokes = []     // Lists of [x, y] points, in canvas pixels
+let stroke = null      // The stroke being drawn
+let finger = null      // Id of the pointer that draws it; null for the keyboard
+let ort = null         // The runtime that runs the network
+let session = null     // The network, once loaded
+let asked = 0          // Counts drawings, to drop a late answer to an old one
 
 for (let digit = 0; digit < 10; digit++) {
   const row = document.createElement('li')
@@ -47,7 +47,7 @@ function changed() {
 }
 
 canvas.addEventListener('pointerdown', event => {
-  if (event.button > 0 || finger !== null) return // A second finger, or the palm, draws nothing
+  if (event.button > 0 || finger !== null) return // Ignore a second finger or the palm
   event.preventDefault()
   lift()
   finger = event.pointerId
@@ -65,7 +65,7 @@ for (const end of ['pointerup', 'pointercancel', 'lostpointercapture'])
   canvas.addEventListener(end, event => { if (event.pointerId === finger) lift() })
 function lift() { [stroke, finger, cursor.down] = [null, null, false] }
 
-// The keyboard: arrows move a cursor, the space bar puts the pen down and lifts it
+// Keyboard: arrows move a cursor, the space bar lowers and lifts the pen
 const cursor = { at: [SIZE / 2, SIZE / 4], down: false }
 const moves = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] }
 canvas.addEventListener('keydown', event => {
@@ -99,7 +99,7 @@ find('clear').addEventListener('click', () => { lift(); strokes.length = 0; chan
 
 // --- reading
 
-function drawing() { // What preprocess takes: the canvas without the cursor
+function drawing() { // The canvas without the cursor, as preprocess takes it
   paint()
   const { data } = pen.getImageData(0, 0, SIZE, SIZE)
   return { h: SIZE, w: SIZE, v: Float32Array.from({ length: SIZE * SIZE }, (_, i) => data[4 * i] / 255) }
@@ -110,7 +110,7 @@ async function read() {
   try {
     const image = strokes.length ? preprocess(drawing()) : null
     if (document.activeElement === canvas && canvas.matches(':focus-visible')) mark()
-    if (!image) return show(null, null, strokes.length ? 'No single digit can be told here.' : 'Draw a digit.')
+    if (!image) return show(null, null, strokes.length ? 'This does not look like a single digit.' : 'Draw a digit.')
     if (!session) return grey(find('seen'), image, 28, 28)
     const pixels = new ort.Tensor('float32', Float32Array.from(image, t => t / 255), [1, 1, 28, 28])
     const found = await session.run({ pixels })
@@ -151,7 +151,7 @@ function show(image, found, otherwise) {
   for (const name of ['conv1', 'conv2', 'conv3', 'conv4']) maps(name, found?.[name])
 }
 
-function maps(name, tensor) { // The channels of a convolution, side by side
+function maps(name, tensor) { // The feature maps of a convolution, side by side
   const place = find(name)
   place.replaceChildren()
   if (!tensor) return
@@ -170,7 +170,7 @@ function maps(name, tensor) { // The channels of a convolution, side by side
 
 // --- the network
 
-// onnxruntime-web, of one version: each file is checked against its hash before any of it runs
+// onnxruntime-web in a fixed version; each file is checked against its hash before any of it runs
 const RUNTIME = 'https://cdn.jsdelivr.net/npm/onnxruntime-web@1.30.0/dist/'
 const FILES = {
   'ort.wasm.bundle.min.mjs': 'sha384-PLWz+nHEVHpjwBsO0YVdvQj6n5814Iv8E3b8FG0Rp/uIAtjFMCKOpP66iPzedrIG',
@@ -179,18 +179,18 @@ const FILES = {
 const MODEL = new URL('s5_mnist.onnx', import.meta.url).href
 
 async function bytes(url, integrity) {
-  const answer = await fetch(url, integrity ? { integrity } : {}).catch(() => { throw new Error(`${url} cannot be fetched`) })
-  if (!answer.ok) throw new Error(`${url} is not there (${answer.status})`)
+  const answer = await fetch(url, integrity ? { integrity } : {}).catch(() => { throw new Error(`${url} cannot be downloaded`) })
+  if (!answer.ok) throw new Error(`${url} was not found (status ${answer.status})`)
   return answer.arrayBuffer()
 }
 
 async function load() {
-  const [code, wasm] = Object.entries(FILES).map(([name, hash]) => bytes(RUNTIME + name, hash))
-  const [model, script] = await Promise.all([bytes(MODEL), code])
+  const files = Object.entries(FILES).map(([name, hash]) => bytes(RUNTIME + name, hash))
+  const [model, script, wasm] = await Promise.all([bytes(MODEL), ...files])
   const url = URL.createObjectURL(new Blob([script], { type: 'text/javascript' }))
   ort = await import(url)
   URL.revokeObjectURL(url)
-  ort.env.wasm.wasmBinary = await wasm
+  ort.env.wasm.wasmBinary = wasm
   ort.env.wasm.numThreads = 1
   session = await ort.InferenceSession.create(model, { executionProviders: ['wasm'] })
 }
@@ -203,7 +203,7 @@ load().then(() => {
   document.body.dataset.ready = 'yes'
   changed()
 }).catch(error => {
-  say(`The network could not be loaded, so nothing can be read here: ${error.message}. ` +
-    'Reload the page, or use a browser with WebAssembly.')
+  say(`The network could not be loaded: ${error.message}. ` +
+    'Reload the page, or use a browser that supports WebAssembly.')
   status.classList.add('failed')
 })

@@ -1,6 +1,6 @@
-// From a drawing to what MNIST is: the steps of preprocess in s5_mnist/inference.py, in the same order and with the same
-// names. A picture is {h, w, v}: height, width, and a Float32Array of h*w values, row by row. A drawing's paper is of one
-// grey, and what touches its edge was drawn, so that the steps for uneven paper and for the table beside it are not needed.
+// From a drawing to an image like MNIST's: the steps of preprocess in s5_mnist/preprocessing.py, in the same order. A picture
+// is {h, w, v}: height, width, and a Float32Array of h*w values, row by row. The paper of a drawing has a single grey level,
+// and everything on it was drawn, so the steps for uneven paper and for a table beside the paper are left out.
 
 export const SCALE = 8
 export const WIDTHS = [1.8, 3.2]

@@ -1,0 +1,270 @@
+"""Timing: what the rungs of the ladder are, what each measurement measures, and what is reported and saved."""
+import contextlib
+import csv
+import json
+
+import pytest
+import torch
+from conftest import ROOT
+
+from s5_mnist import benchmark, cli, timing
+from s5_mnist.augment import s5_transforms
+from s5_mnist.benchmark import (RUNGS, assignment_seconds, check_folder, job_lines, ladder_table, limit_lines,
+                                measure_speed, plot_ladder, rest_lines, save_speed, speed_report, training_flops)
+from s5_mnist.core import InputError
+from s5_mnist.data import loaders
+from s5_mnist.device import COMPUTE_OPTIONS, ComputeOptions, native_bf16
+from s5_mnist.timing import (Rung, matmul_peak, save_raw_mnist, time_command, time_inference, time_job, time_rung,
+                             time_scoring)
+
+RUNS = ROOT/'nbs/runs'
+
+
+@pytest.fixture
+def root(small, tmp_path):
+    "A folder with a few digits where torchvision's MNIST looks for them"
+    save_raw_mnist(small, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(params=['bench', 'bench-best'])
+def found(request):
+    "The measurements in the repository"
+    return json.loads((RUNS/request.param/'bench.json').read_text())
+
+
+# --- single measurements ----------------------------------------------------------------------------------------
+
+def test_torchvision_reads_what_we_write(small, root):
+    from torchvision.datasets import MNIST
+    for train, x, y in ((True, small.train_x, small.train_y), (False, small.test_x, small.test_y)):
+        digits = MNIST(root, train=train, transform=s5_transforms(False))
+        assert digits.data.equal(x) and digits.targets.equal(y)
+        assert digits[3][0].equal(next(iter(loaders(small._replace(test_x=x, test_y=y)).test))[0][3])
+
+
+@pytest.mark.parametrize('batches', ['dataloader', 'per image', 'per batch'])
+def test_a_rung_trains_on_the_batches_that_it_names(small, root, batches, monkeypatch):
+    seen, train_epoch = [], timing.train_epoch
+
+    def spy(net, dl, **kwargs):
+        dl = list(dl)
+        seen.append([tuple(x.shape) for x, _ in dl])
+        assert kwargs['precision'] == 'float32' and net.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+        return train_epoch(net, dl, **kwargs)
+
+    monkeypatch.setattr(timing, 'train_epoch', spy)
+    seconds = time_rung(Rung('x', batches, ComputeOptions(channels_last=True)), 'cpu', 2, root, bs=20)
+    assert 0 < seconds < 60 and seen == [[(20, 1, 28, 28)]*n for n in (3, 2)] # Three to warm up
+
+
+def test_images_one_by_one_are_transformed_as_the_assignment_does(small):
+    torch.manual_seed(0)
+    batches = list(timing._per_image_batches(small, 128))
+    assert [len(y) for _, y in batches] == [128, 128, 44]
+    assert torch.cat([y for _, y in batches]).bincount().equal(small.train_y.bincount())
+    assert abs(batches[0][0].mean()) < .5 and batches[0][0].min() < 0
+
+
+def test_scoring_and_inference_see_test_images_alone(root, monkeypatch):
+    seen, evaluate = [], timing.evaluate
+    monkeypatch.setattr(timing, 'evaluate', lambda net, dl, *a: seen.append(evaluate(net, dl, *a)) or seen[-1])
+    assert 0 < time_scoring('cpu', root, bs=30) < 3600
+    assert [s.n for s in seen] == [60, 70] # Of 130: two batches to warm up, then up to four
+    assert time_inference(10, ComputeOptions(), 'cpu', root) > 1
+    assert [s.n for s in seen[2:]] == [20, 80]
+
+
+def test_products_of_matrices_are_counted():
+    slow, fast = matmul_peak(torch.float32, n=8, repeats=2), matmul_peak(torch.float32, n=512, repeats=2)
+    assert 0 < slow < fast < 1e14
+
+
+def test_a_command_is_timed_with_its_memory():
+    seconds, peak = time_command('-c', 'import time; x = b"1"*50_000_000; time.sleep(.3)')
+    assert seconds > .3 and (peak is None or 50e6 < peak < 200e6)
+
+
+def test_a_failed_command_is_no_measurement():
+    with pytest.raises(InputError, match='(?s)failed: .*ModuleNotFoundError'):
+        time_command('-c', 'import nothing_of_this_name')
+
+
+def test_a_job_is_the_command_as_a_shell_starts_it(monkeypatch, tmp_path):
+    "With the options that it was given, in a folder of its own"
+    def run(flag, code, *args):
+        assert flag == '-c' and 's5_train.main()' in code
+        options = dict(a.removeprefix('--').split('=') for a in args)
+        out = options.pop('out')
+        assert options == dict(recipe='fast', data='digits', device='cpu', seed='3')
+        report = dict(recipe='fast', seed=3, held_out='x', correct=5, n=6, seconds=7., more=8)
+        (tmp_path/'run').mkdir(exist_ok=True)
+        (tmp_path/'run'/'report.json').write_text(json.dumps(report))
+        (tmp_path/'run').rename(out)
+        return 9., 10
+
+    monkeypatch.setattr(timing, 'time_command', run)
+    assert time_job('fast', 'digits', None, 'cpu', 3) == dict(
+        recipe='fast', seed=3, held_out='x', correct=5, n=6, seconds=7., wall=9., peak_bytes=10)
+
+
+# --- the ladder -------------------------------------------------------------------------------------------------
+
+def test_each_rung_changes_one_thing():
+    assert len({r.name for r in RUNGS}) == len(RUNGS) == 7
+    for a, b in zip(RUNGS, RUNGS[1:]):
+        changed = [a.batches != b.batches, *(p != q for p, q in zip(a.options, b.options))]
+        assert sum(changed) == 1, b.name
+
+
+def test_the_work_of_an_epoch():
+    assert training_flops(1) == 2*(3*37_263_988 - 26*26*32*9) and training_flops() == 60_000*training_flops(1)
+
+
+@pytest.mark.parametrize('options, n', [
+    (ComputeOptions(), 3), (ComputeOptions('float32', True, True, True), 4), (ComputeOptions('bf16', True, True, False), 6),
+    (ComputeOptions('bf16', True, True, True), 7)])
+def test_only_the_rungs_that_a_device_has_are_climbed(options, n):
+    assert benchmark._available_rungs(options) == list(RUNGS[:n])
+
+
+@pytest.fixture
+def dry(small, monkeypatch):
+    "The benchmark with all measurements replaced by numbers; the list of the measurements that it asks for"
+    asked, seconds = [], iter(range(1, 1000))
+
+    @contextlib.contextmanager
+    def processes():
+        def measure(retain, f, *args):
+            asked.append((retain, f.__name__, *args))
+            return dict(float32=1e11) if f is benchmark._matmul_peaks else float(next(seconds))
+        yield measure
+
+    def job(recipe, kind, root, device, seed):
+        return dict(recipe=recipe, seed=seed, held_out='x', correct=9, n=10, seconds=2., wall=3., peak_bytes=None)
+
+    monkeypatch.setattr(benchmark, '_measuring_processes', processes)
+    monkeypatch.setattr(benchmark, 'time_command', lambda *args: (1., None))
+    monkeypatch.setattr(benchmark, 'time_job', job)
+    monkeypatch.setattr(benchmark, 'load_data', lambda kind, root: small)
+    monkeypatch.setattr(benchmark, '_load_enough', lambda kind, root, n: small)
+    monkeypatch.setattr(benchmark, 'pick_compute_options', lambda device: ComputeOptions('bf16', True, True, True))
+    return asked
+
+
+def test_each_repetition_goes_through_all_rungs(dry, capsys):
+    found = measure_speed('digits', device='cpu', reps=2, batches=4, jobs=2)
+    assert list(found['epochs']) == [r.name for r in RUNGS] and all(len(v) == 2 for v in found['epochs'].values())
+    timed = [(retain, rung.name) for retain, name, rung, *_ in (a for a in dry if a[1] == 'time_rung')]
+    assert timed == [(r.options.retain_freed_memory, r.name) for r in RUNGS]*2
+    assert found['epochs'][RUNGS[0].name][0] == 60_000/512 # The first number, scaled from a batch to an epoch
+    assert len(found['scoring']) == 2 and found['peaks'] == dict(float32=[1e11, 1e11]) and found['work'] == training_flops()
+    assert list(found['inference']) == ['batch 1, float32', 'batch 1, bf16', 'batch 512, float32', 'batch 512, bf16']
+    assert found['startup'] == {'torch': [1., 1.], 's5_mnist.model': [1., 1.]}
+    assert [j['seed'] for j in found['jobs']] == [0, 1] and found['versions']['torch'] == torch.__version__
+    assert all(capsys.readouterr().out.count(r.name) == 2 for r in RUNGS[:1])
+    assert 'peak memory' not in speed_report(found)
+
+
+def test_two_processes_measure_and_one_of_them_retains_memory():
+    "The function runs elsewhere, with what it is given"
+    import os
+    with benchmark._measuring_processes() as measure:
+        assert measure(False, divmod, 17, 5) == (3, 2)
+        assert len({measure(True, os.getpid), measure(False, os.getpid), os.getpid()}) == 3
+
+
+@pytest.mark.parametrize('kw, message', [
+    (dict(reps=0), 'reps must be between 1 and 1,000, got 0'), (dict(batches=0), 'batches must be between 1 and 100, got 0'),
+    (dict(jobs=-1), 'jobs must be between 0 and 1,000, got -1'), (dict(recipe='slow'), "recipe must be one of s5, fast, best"),
+    (dict(device='tpu'), 'device must be auto or one of')])
+def test_the_benchmark_refuses_before_it_measures(kw, message, monkeypatch):
+    monkeypatch.setattr(benchmark, 'load_data', lambda *args: pytest.fail('data was loaded'))
+    with pytest.raises(InputError, match=message):
+        measure_speed('digits', **{'device': 'cpu', 'jobs': 0, **kw})
+
+
+def test_a_small_data_set_is_refused(small, monkeypatch):
+    monkeypatch.setattr(benchmark, 'load_data', lambda kind, root: small)
+    with pytest.raises(InputError, match='3,072 training images are needed, generated digits .* has 300; time fewer batches'):
+        measure_speed('digits', device='cpu', batches=1, jobs=0)
+
+
+@pytest.mark.slow
+def test_the_benchmark_measures_all_it_names(tmp_path, capsys):
+    cli.s5_bench.main(['--data', 'digits', '--device', 'cpu', '--reps', '1', '--batches', '1', '--jobs', '1',
+                       '--out', str(tmp_path/'bench')])
+    out = capsys.readouterr().out
+    found = json.loads((tmp_path/'bench'/'bench.json').read_text())
+    rungs = [r.name for r in RUNGS if r.options.precision == 'float32' or native_bf16(torch.device('cpu'))]
+    assert list(found['epochs']) == rungs
+    for name, seconds in found['epochs'].items():
+        assert len(seconds) == 1 and 1 < seconds[0] < 3600, name
+        assert out.count(name) >= 2
+    assert found['work'] == training_flops() and found['peaks']['float32'][0] > 1e9
+    assert found['jobs'][0]['n'] == 2000 and found['jobs'][0]['wall'] > found['jobs'][0]['seconds']
+    assert found['jobs'][0]['peak_bytes'] > 200e6
+    assert all(v[0] > 0 for part in ('inference', 'startup') for v in found[part].values())
+    with open(tmp_path/'bench'/'bench.csv') as f:
+        rows = list(csv.DictReader(f))
+    assert {r['part'] for r in rows} == {'epochs', 'peaks', 'inference', 'startup', 'scoring', 'job'}
+    assert (tmp_path/'bench'/'ladder.png').stat().st_size > 5000
+
+
+# --- reports ----------------------------------------------------------------------------------------------------
+
+def test_the_tables_hold_what_was_measured(found):
+    names = list(found['epochs'])
+    assert names == [r.name for r in RUNGS]
+    first, *rows = str(ladder_table(found)).splitlines()
+    assert 'median of 5' in first and [r.split('  ')[0] for r in rows] == names
+    for row, values in zip(rows, found['epochs'].values()):
+        low, mid, high = (sorted(values)[i] for i in (0, 2, 4))
+        assert f' {mid:.1f} ({low:.1f} to {high:.1f}) ' in row and f' {60_000/mid:,.0f} ' in row
+    assert rows[0].endswith(' 1.00')
+    assert assignment_seconds(found) == 20*(sorted(found['epochs'][names[0]])[2]+sorted(found['scoring'])[2])
+    assert [line.split()[0] for line in limit_lines(found).splitlines()] == ['float32', 'bf16', 'fastest']
+    for job in found['jobs']:
+        assert str(job['correct']) in job_lines(found)
+    assert rest_lines(found).count('images/s') == 4
+
+
+def test_the_report_fits_a_terminal(found):
+    for f in (found, found | dict(jobs=[])):
+        report = speed_report(f)
+        assert max(map(len, report.splitlines())) <= 88
+        assert all(part in report for part in (str(ladder_table(f)), limit_lines(f), rest_lines(f)))
+        assert ('held-out images' in report) == bool(f['jobs']) and report.startswith(f['device'])
+
+
+def test_the_picture_shows_each_rung_and_the_limit(found):
+    ax, = plot_ladder(found).axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(found['epochs'])
+    assert [b.get_width() for b in ax.patches] == [sorted(v)[2] for v in found['epochs'].values()]
+    assert ax.yaxis_inverted() and 'second' in ax.get_xlabel() and any('limit: ' in t.get_text() for t in ax.texts)
+
+
+def test_saved_measurements_are_those_in_the_repository(found, tmp_path):
+    save_speed(found, tmp_path/'new'/'bench')
+    folder = RUNS/('bench' if len(found['jobs']) == 3 else 'bench-best')
+    for name in ('bench.json', 'bench.csv'):
+        assert (tmp_path/'new'/'bench'/name).read_text() == (folder/name).read_text()
+    assert (tmp_path/'new'/'bench'/'ladder.png').stat().st_size > 5000
+
+
+def test_a_folder_is_checked_and_not_made(tmp_path, monkeypatch):
+    assert check_folder(tmp_path/'a'/'b') == tmp_path/'a'/'b' and not list(tmp_path.iterdir())
+    (tmp_path/'file').write_text('')
+    monkeypatch.chdir(tmp_path)
+    for name in ('file', 'file/bench', tmp_path/'file'):
+        with pytest.raises(InputError, match='results need a folder, but .*file is a file; name a folder'):
+            check_folder(name)
+
+    def full(**kwargs): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(benchmark.tempfile, 'TemporaryFile', full)
+    with pytest.raises(InputError, match='need a writable folder, but .* is not .No space left on device.; name another'):
+        check_folder('bench')
+
+
+def test_compute_options_of_the_rungs_are_those_there_are():
+    assert all(any(getattr(r.options, o) for r in RUNGS) for o in COMPUTE_OPTIONS)

@@ -1,0 +1,282 @@
+"""From pictures of any kind to images in MNIST's form."""
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from conftest import STROKES
+from drawings import apart, beside, drawn, file_of, noise
+from PIL import Image, ImageDraw, ImageFilter
+
+from s5_mnist.core import InputError
+from s5_mnist.inference import as_input, predict
+from s5_mnist.preprocessing import (MAX_PIXELS, STROKE_WIDTHS, _stroke_width, preprocess, preprocess_stages, read_picture,
+                                 source_name)
+from s5_mnist.pretrained import load_pretrained
+
+
+def slow(*values):
+    "A parameter of a test that runs only with --slow"
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope='module')
+def net():
+    return load_pretrained()
+
+
+@pytest.fixture(scope='module')
+def two():
+    return preprocess(drawn('2'))
+
+
+# --- any picture ------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'HSV', 'I', 'F', 'I;16'])
+def test_any_mode_gives_the_same_image(mode, two):
+    im = drawn('2')
+    im = Image.fromarray(np.asarray(im, np.uint16)*257) if mode == 'I;16' else im.convert(mode)
+    assert im.mode == mode and apart(preprocess(im), two) < 2
+
+
+@pytest.mark.parametrize('kind', ['png', 'jpeg', 'bmp', 'gif', 'tiff', 'webp', 'ppm'])
+def test_any_format_gives_the_same_image(kind, two, tmp_path):
+    (tmp_path/'two').write_bytes(file_of(drawn('2'), kind))
+    assert apart(preprocess(tmp_path/'two'), two) < 2
+    assert preprocess(str(tmp_path/'two')).equal(preprocess((tmp_path/'two').read_bytes()))
+
+
+@pytest.mark.parametrize('change', [
+    lambda a: a, lambda a: a/255, lambda a: a.astype(np.int64), lambda a: a.astype(np.float16),
+    lambda a: (a > 127), lambda a: np.stack([a]*3), lambda a: np.stack([a]*3, -1), lambda a: a[None],
+    lambda a: torch.from_numpy(a.copy()), lambda a: torch.from_numpy(a/255).float()[None],
+    lambda a: np.ascontiguousarray(a[:, ::-1])[:, ::-1], lambda a: (a > 127).astype(np.uint8), lambda a: a/255-5e-4])
+def test_any_array_gives_the_same_image(change, two):
+    image = preprocess(change(np.asarray(drawn('2'))))
+    assert (image.shape, image.dtype) == ((28, 28), torch.uint8) and apart(image, two) < 2
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_tensors_of_any_precision(dtype, two):
+    x = torch.from_numpy(np.asarray(drawn('2'))/255).to(dtype)
+    assert apart(preprocess(x), two) < 2
+
+
+def test_a_tensor_that_requires_gradients_can_be_read(two):
+    assert apart(preprocess(torch.tensor(np.asarray(drawn('2'))/255, requires_grad=True)), two) < 2
+
+
+@pytest.mark.parametrize('paper, ink', [(255, 0), (0, 255), (200, 60), (60, 200), (255, 200), (0, 40)])
+def test_dark_on_light_and_light_on_dark(paper, ink, two):
+    assert apart(preprocess(drawn('2', paper=paper, ink=ink)), two) < 2
+
+
+@pytest.mark.parametrize('paper, ink', [('white', 'navy'), ('white', 'gold'), ('black', 'red'), ('darkgreen', 'white')])
+def test_coloured_ink(paper, ink, two):
+    im = Image.new('RGB', (256, 256), paper)
+    im.paste(ink, mask=drawn('2', paper=0, ink=255))
+    assert apart(preprocess(im), two) < 3
+
+
+@pytest.mark.parametrize('ink', ['black', 'white', 'blue'])
+@pytest.mark.parametrize('hidden', ['black', 'white', 'red'])
+def test_transparent_pixels_are_paper_whatever_their_colour(ink, hidden, two):
+    im = Image.new('RGBA', (256, 256), hidden)
+    im.paste(ink, mask=drawn('2', paper=0, ink=255))
+    im.putalpha(drawn('2', paper=0, ink=255))
+    assert apart(preprocess(file_of(im)), two) < 3
+
+
+def test_a_transparent_colour_of_a_palette(two):
+    im = drawn('2').convert('P')
+    image = preprocess(file_of(im, 'gif', transparency=im.getpixel((0, 0))))
+    assert apart(image, two) < 3
+
+
+@pytest.mark.parametrize('orientation, turned', [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90),
+                                                 (8, Image.Transpose.ROTATE_270)])
+def test_photos_are_turned_upright(orientation, turned, two):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    photo = file_of(drawn('2').transpose(turned), 'jpeg', exif=exif)
+    assert apart(preprocess(photo), two) < 3 < apart(preprocess(drawn('2').transpose(turned)), two)
+
+
+@pytest.mark.parametrize('size', [28, 64, 1000, 3000])
+def test_any_size_gives_the_same_image(size, two):
+    assert apart(preprocess(drawn('2').resize((size, size))), two) < (8 if size == 28 else 3)
+
+
+def test_grey_values_are_at_most_256_wide_and_high():
+    grey, name = read_picture(drawn('2', size=3000))
+    assert max(grey.shape) <= 256 and name == 'the Image'
+
+
+def test_place_and_surroundings_do_not_matter(two):
+    wide = Image.new('L', (900, 400), 255)
+    wide.paste(drawn('2'), (600, 120))
+    assert apart(preprocess(wide), two) < 4
+    ImageDraw.Draw(wide).ellipse((30, 40, 38, 48), fill=0)         # A speck
+    ImageDraw.Draw(wide).line((0, 399, 900, 399), fill=0, width=3) # A line along the border
+    assert apart(preprocess(wide), two) < 4
+
+
+@pytest.mark.parametrize('width', [5, 10, 45])
+def test_strokes_are_brought_to_the_width_of_mnist(width):
+    stages = preprocess_stages(drawn('0', width))
+    before, after = (_stroke_width(stages[k]) for k in ('enlarged', 'stroke width'))
+    low, high = STROKE_WIDTHS
+    assert not low <= before <= high and low-.3 <= after <= high+.3
+
+
+def test_stages_end_with_the_image():
+    stages = preprocess_stages(drawn('7'))
+    assert list(stages) == ['grey', 'ink', 'cleaned', 'enlarged', 'stroke width', 'framed']
+    assert all(x.dtype == torch.float32 and x.min() >= 0 and x.max() <= 1 for x in stages.values())
+    assert (255*stages['framed']).round().to(torch.uint8).equal(preprocess(drawn('7')))
+
+
+def test_shadows_and_uneven_light(net):
+    y, x = np.mgrid[-1:1:256j, -1:1:256j]
+    for digit in STROKES:
+        lamp = .8+.15*x-.1*y
+        lamp[x+y > .3] *= .6                                      # The shadow's edge is sharp
+        photo = np.asarray(drawn(digit, 14).filter(ImageFilter.GaussianBlur(1)))/255*.7+.2
+        assert predict(photo*lamp, net).digit == int(digit)
+
+
+@pytest.mark.parametrize('shade, grain', [(50, 0), (100, 5), (150, 2), *(
+    slow(shade, grain) for shade, grain in ((50, 2), (50, 5), (100, 0), (100, 2), (150, 0), (150, 5)))])
+def test_blank_paper_is_blank_in_any_light(shade, grain):
+    y, x = np.mgrid[-1:1:300j, -1:1:400j]
+    for light in (x/2+.5, x/4+y/4+.5, (x*x+y*y)/2):
+        paper = 230-shade*light+np.random.default_rng(0).normal(0, grain, x.shape)
+        with pytest.raises(InputError, match='is blank|holds no digit|holds only noise'):
+            preprocess(paper.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize('width, grey', [(8, 30), (50, 245), slow(8, 245), slow(25, 30), slow(25, 245), slow(50, 30)])
+def test_the_table_beside_the_paper_is_left_out(width, grey, net):
+    "Along any side, darker than the ink or brighter than the paper"
+    y, x = np.mgrid[-1:1:300j, -1:1:400j]
+    for side, digit in enumerate('2358'):
+        photo = np.full((300, 400), 1.)
+        photo[30:270, 80:320] = np.asarray(drawn(digit, 18, 240))/255*.7+.3
+        photo = np.rot90(photo*(160+50*x+20*y), side).copy()
+        photo[:, :width] = grey
+        assert predict(np.rot90(photo, -side).astype(np.uint8), net).digit == int(digit)
+
+
+@pytest.mark.parametrize('width, size', [(1, 256), (14, 256), (40, 256), slow(4, 256), slow(5, 256), slow(22, 256),
+                                         slow(2, 100), slow(1.28, 200)])
+def test_ten_digits_by_any_brush(width, size, net):
+    found = predict([drawn(d, width, size) for d in STROKES], net)
+    assert [p.digit for p in found] == [int(d) for d in STROKES]
+    assert min(p.probs.max() for p in found) > .8
+
+
+@pytest.mark.parametrize('width, gap', [(22, 10), (22, 60), slow(6, 10), slow(40, 20)])
+def test_two_digits_are_refused(width, gap):
+    "Squeezed into one image, they would be read as a third"
+    for digits in ('10', '42', '57', '83', '96', '11', '2024'):
+        with pytest.raises(InputError, match='the ndarray holds two shapes side by side; use a picture of one digit'):
+            preprocess(beside(digits, width, gap))
+
+
+def test_a_digit_in_pieces_is_one(net):
+    "The bar of a 5 that was drawn apart from the rest, and dust beside a digit"
+    five = np.asarray(drawn('5')).copy()
+    rows = (five < 128).any(1).nonzero()[0]
+    five[rows[0]+24:rows[0]+34] = 255
+    dusty = np.asarray(drawn('3')).copy()
+    dusty[100:120, 235:245] = 0
+    assert [p.digit for p in predict([five, dusty], net)] == [5, 3]
+
+
+def test_a_pale_digit_under_the_edge_of_a_table(net):
+    a = np.asarray(drawn('5', paper=255, ink=150)).copy()
+    a[:30] = 0
+    assert predict(a, net).digit == 5
+
+
+@pytest.mark.parametrize('grey', [.05, .25, .45, .85, .93, .97])
+def test_flat_paper_of_any_grey(grey, two):
+    "Broad strokes too, which a window that looks for shadows would fill in"
+    ink = np.asarray(drawn('2', paper=0, ink=255))/255
+    assert apart(preprocess(grey+(0-grey if grey > .5 else 1-grey)*ink), two) < 3
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize('n', [15, slow(200)])
+def test_images_of_mnist_hardly_change(n, mnist, net):
+    "As they are, and black on white, with their edges drawn anew"
+    images, labels = mnist.test_x[:n], mnist.test_y[:n].tolist()
+    for pictures in (images, 255-images):
+        seen = torch.stack([preprocess(x) for x in pictures])
+        assert apart(seen, images) < 9
+        assert sum(a == b for a, b in zip(net(as_input(seen)).argmax(1).tolist(), labels)) >= n-4
+
+
+# --- no picture -------------------------------------------------------------------------------------------------
+
+def png_header(w, h):
+    "The beginning of a PNG file of any size, without a pixel"
+    body = b'IHDR'+struct.pack('>IIBBBBB', w, h, 8, 0, 0, 0, 0)
+    return b'\x89PNG\r\n\x1a\n'+struct.pack('>I', 13)+body+struct.pack('>I', zlib.crc32(body))+b'\0\0\1\0IDAT'
+
+
+BAD = {
+    'white.png': (file_of(Image.new('L', (90, 90), 255)), 'is blank'),
+    'black.png': (file_of(Image.new('RGB', (90, 90))), 'is blank'),
+    'clear.png': (file_of(Image.new('RGBA', (90, 90), (0, 0, 0, 0))), 'is blank'),
+    'noise.png': (file_of(Image.fromarray(noise(90, 90))), 'holds only noise and no digit'),
+    'notes.txt': (b'a digit, in words: five', 'is not a picture in a known format; use PNG or JPEG'),
+    'empty.png': (b'', 'is not a picture in a known format; use PNG or JPEG'),
+    'stripes.png': (file_of(Image.fromarray(np.tile(np.uint8([255, 0, 255]), (99, 33)))), 'holds only noise'),
+    'flat.png': (file_of(Image.new('L', (3000, 3))), 'must be at least 4 by 4 pixels, found 3000 by 3'),
+    'half.png': (file_of(drawn('2'))[:-400], 'cannot be read as a picture'),
+    'bomb.png': (png_header(60_000, 60_000), f'has more than {MAX_PIXELS:,} pixels'),
+    'large.png': (png_header(10_000, 5_001), f'has more than {MAX_PIXELS:,} pixels'),
+    'strip.png': (file_of(Image.new('L', (3000, 5), 255)), 'is blank'),
+    'tiny.png': (file_of(Image.new('L', (3, 50))), 'must be at least 4 by 4 pixels, found 3 by 50'),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_bad_files_are_named(name, tmp_path):
+    data, said = BAD[name]
+    (tmp_path/name).write_bytes(data)
+    for source in (tmp_path/name, str(tmp_path/name)):
+        with pytest.raises(InputError, match=f'{name} {said}'):
+            predict(source)
+    with pytest.raises(InputError, match=f'the bytes object {said}'):
+        preprocess(data)
+
+
+@pytest.mark.parametrize('source, said', [
+    ('nowhere.png', 'nowhere.png does not exist; check the path'), (None, 'the NoneType is not a picture'),
+    (7, 'the int is not a picture; pass a path, an image or an array'),
+    (np.zeros((2, 3, 28, 28)), r'the ndarray must be one picture of shape .* found \[2, 3, 28, 28\]; pass pictures one'),
+    (torch.zeros(28), r'found \[28\]'), (np.zeros((30, 30, 9)), r'found \[30, 30, 9\]'),
+    (np.full((30, 30), np.nan), 'found nan to nan; rescale it'), (np.full((30, 30), np.inf), 'found inf to inf'),
+    (noise(30, 30)-300., 'found -300 to -45'), (np.full((30, 30), 1e6), 'found 1e[+]06'),
+    (np.zeros((30, 30, 0)), r'found \[30, 30, 0\]'), (torch.zeros(0, 30, 30), r'found \[0, 30, 30\]'),
+    (torch.zeros(2, 30, 30), r'found \[2, 30, 30\]'), (torch.eye(30).to_sparse(), 'use a dense tensor'),
+    (torch.zeros(30, 30, device='meta'), 'the Tensor cannot be converted to an array'),
+    (np.full((30, 30), 'x'), 'the ndarray must hold numbers, found <U1'),
+    (np.zeros((30, 30), complex), 'the ndarray must hold numbers, found complex128; convert it first')])
+def test_bad_values_are_named(source, said):
+    with pytest.raises(InputError, match=said):
+        preprocess(source)
+
+
+def test_a_folder_is_no_picture(tmp_path):
+    with pytest.raises(InputError, match=f'{tmp_path.name} cannot be read as a picture'):
+        preprocess(tmp_path)
+
+
+def test_names_can_be_printed(tmp_path):
+    assert source_name('a/b.png') == 'a/b.png' and source_name(tmp_path) == str(tmp_path)
+    assert source_name(b'') == 'the bytes object' and source_name([1]) == 'the list'
+    source_name('a\udcff.png').encode()                            # Not UTF-8 on disk

@@ -1,0 +1,239 @@
+"""Recipes: what they may hold, how a training is built from one, Muon, and the start on centre crops."""
+from dataclasses import asdict
+
+import pytest
+import torch
+from conftest import QUICK, flat
+from torch.nn import functional as F
+from torch.optim import SGD
+
+from s5_mnist.augment import AUGMENTS
+from s5_mnist.core import InputError
+from s5_mnist.data import loaders
+from s5_mnist.device import ComputeOptions
+from s5_mnist.model import Net, init_weights
+from s5_mnist.recipes import (RECIPES, CropStart, Muon, Recipe, build_training, get_recipe, make_optimizer,
+                              newton_schulz, parse_changes, scale_logits, training_phases, zero_outer_weights)
+from s5_mnist.runs import train
+from s5_mnist.training import evaluate, train_epoch
+from s5_mnist.utils import set_seed
+
+
+# --- recipes ----------------------------------------------------------------------------------------------------
+
+def test_recipes_are_the_ones_described():
+    r = RECIPES['s5']
+    assert (r.epochs, r.bs, r.lr, r.momentum, r.schedule, r.step_size, r.gamma, r.augment, r.init, r.label_smoothing) == \
+        (20, 512, 0.01, 0.9, 'step', 15, 0.1, 's5', 'default', 0)
+    opt, sched = make_optimizer(Net(), r, 118)
+    lrs = []
+    for _ in range(20):
+        lrs.append(round(opt.param_groups[0]['lr'], 6))
+        opt.step()
+        sched.step()
+    assert lrs == [0.01]*15+[0.001]*5
+    assert RECIPES['fast'].epochs <= 2 and RECIPES['fast'].init == 'orthogonal'
+    assert list(RECIPES) == ['s5', 'fast', 'best'] and Recipe() == r
+    assert all(RECIPES[name].name == name for name in RECIPES)
+
+
+def test_a_recipe_cannot_be_changed_in_place():
+    with pytest.raises(AttributeError):
+        get_recipe('s5').epochs = 3
+
+
+def test_names_of_recipes_stay_in_their_folder():
+    with pytest.raises(InputError, match="name must be a single word, got '../elsewhere'"):
+        get_recipe('s5', name='../elsewhere')
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(epochs=0), 'epochs must be between 1 and 100,000, got 0'), (dict(epochs=-1), 'got -1'),
+    (dict(epochs=1.5), 'epochs must be of type int, got 1.5'), (dict(epochs=True), 'epochs must be of type int, got True'),
+    (dict(bs='x'), "bs must be of type int, got 'x'"), (dict(lr=float('nan')), 'lr must be between 1e-09 and 1,000.0, got nan'),
+    (dict(lr=float('inf')), 'got inf'), (dict(lr=0), 'lr must be between'), (dict(seed=-1), 'seed must be between 0 and'),
+    (dict(seed=2**32), 'got 4294967296'), (dict(subset_frac=0), 'subset_frac must be between 0.0001 and 1, got 0'),
+    (dict(center_crop_frac=1.1), 'center_crop_frac must be between 0 and 1, got 1.1'),
+    (dict(logit_scale=0), 'logit_scale must be between 0.1 and 10, got 0'), (dict(n_valid=-1), 'n_valid must be between'),
+    (dict(schedule='cosine'), "schedule must be one of step, onecycle, got 'cosine'"),
+    (dict(nesterov=1), 'nesterov must be of type bool, got 1'), (dict(rl=1), 'a field must be one of name, epochs, bs, '),
+    (dict(drop=.1), "got 'drop'"), (dict(dropout=.1), "got 'dropout'"),
+    (dict(augment='s5', mild_aug_epochs=1), 'mild_aug_epochs must be 0 unless augment is one of elastic, affine, '
+                                            'affine_bilinear; got 1 with s5'),
+    (dict(augment='elastic', epochs=3, mild_aug_epochs=3), 'mild_aug_epochs must be below epochs=3, got 3'),
+    (dict(augment='bend'), "augment must be one of none, s5, shift2, shift1, elastic, affine, affine_bilinear, got 'bend'")])
+def test_bad_fields_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        get_recipe('s5', **changes)
+
+
+def test_an_unknown_recipe_is_refused():
+    with pytest.raises(InputError, match="recipe must be one of s5, fast, best, got 'quick'"):
+        get_recipe('quick')
+
+
+def test_other_numbers_of_epochs_keep_the_fraction_of_mild_ones():
+    assert [get_recipe('best', epochs=n).mild_aug_epochs for n in (1, 2, 4, 15, 30, 60)] == [0, 0, 1, 2, 4, 8]
+    assert get_recipe('best', epochs=9, mild_aug_epochs=5).mild_aug_epochs == 5
+    assert get_recipe('fast', epochs=9).mild_aug_epochs == 0
+
+
+def test_changes_are_read_from_text():
+    assert parse_changes('') == {} == parse_changes(' , ')
+    assert parse_changes('bs=128,nesterov=False lr=1e-3, augment=elastic') == dict(
+        bs=128, nesterov=False, lr=.001, augment='elastic')
+    recipe = get_recipe('fast', epochs=3, lr=.07)
+    text = ','.join(f'{k}={v}' for k, v in asdict(recipe).items())
+    assert get_recipe('s5', **parse_changes(text)) == recipe
+
+
+@pytest.mark.parametrize('text, message', [
+    ('bs', "a change must be field=value, got 'bs'"), ('rl=1', "a field must be one of .*; got 'rl'"), ('=1', "got ''"),
+    ('bs=x', "bs must be of type int, got 'x'"), ('nesterov=yes', "nesterov must be of type bool, got 'yes'"),
+    ('bs=1.5', "bs must be of type int, got '1.5'")])
+def test_bad_text_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_changes(text)
+
+
+# --- optimisers -------------------------------------------------------------------------------------------------
+
+def test_newton_schulz_brings_singular_values_near_1():
+    for shape in ((50, 30), (30, 50), (32, 9)):
+        m = torch.randn(shape, generator=torch.Generator().manual_seed(0))*7
+        values = torch.linalg.svdvals(newton_schulz(m, 5).float())
+        assert .6 < values.min() and values.max() < 1.35
+        u, _, v = torch.linalg.svd(m, full_matrices=False)
+        assert F.cosine_similarity(newton_schulz(m, 5).float().flatten(), (u@v).flatten(), 0) > .97
+
+
+def test_muon_without_its_groups_is_sgd_with_nesterov_momentum():
+    a, b = (torch.nn.Parameter(torch.linspace(-1, 1, 6).view(2, 3)) for _ in range(2))
+    ours = Muon([dict(params=[a], lr=.1)], momentum=.8, weight_decay=.01)
+    theirs = SGD([b], lr=.1, momentum=.8, weight_decay=.01, nesterov=True)
+    for step in range(4):
+        for p, opt in ((a, ours), (b, theirs)):
+            p.grad = torch.sin(p.detach()*3+step)
+            opt.step()
+    assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_muon_s_decay_is_decoupled():
+    "It multiplies the weights by 1 - lr * decay, whatever the gradient"
+    p = torch.nn.Parameter(torch.ones(4, 3))
+    opt = Muon([dict(params=[p], lr=.1, muon=True)], muon_weight_decay=.5)
+    p.grad = torch.zeros(4, 3)
+    opt.step()
+    assert torch.allclose(p, torch.full((4, 3), .95))
+
+
+def test_muon_gets_the_large_weights_alone():
+    net = Net()
+    opt, _ = make_optimizer(net, RECIPES['fast'], 10)
+    rest, large = opt.param_groups
+    names = {id(p): k for k, p in net.named_parameters()}
+    assert isinstance(opt, Muon) and large['muon'] and not rest['muon']
+    assert {names[id(p)] for p in large['params']} == {f'{k}.weight' for k in ('conv2', 'conv3', 'conv4', 'fc1')}
+    assert len(rest['params'])+len(large['params']) == len(list(net.parameters()))
+    assert isinstance(make_optimizer(net, RECIPES['s5'], 10)[0], SGD)
+
+
+def test_one_cycle_goes_up_and_down():
+    recipe = get_recipe('fast', epochs=2, warmup_frac=.25)
+    opt, sched = make_optimizer(Net(), recipe, 50)
+    lrs = []
+    for _ in range(100):
+        lrs.append([g['lr'] for g in opt.param_groups])
+        opt.step()
+        sched.step()
+    assert max(a for a, _ in lrs) == pytest.approx(recipe.lr, rel=1e-3)
+    assert max(b for _, b in lrs) == pytest.approx(recipe.muon_lr, rel=1e-3)
+    assert lrs.index(max(lrs)) in (24, 25) and lrs[-1][0] < .01*recipe.lr
+
+
+# --- the start on centre crops ----------------------------------------------------------------------------------
+
+def test_centre_crops_come_first_and_train_the_inner_places_only(small):
+    net = zero_outer_weights(init_weights(Net(), 'orthogonal', set_seed(0)))
+    outer = net.fc1.weight.detach().view(50, 256, 4, 4).clone()
+    outer[..., 1:3, 1:3] = 0
+    assert not outer.any()
+    seen = []
+    net.conv1.register_forward_pre_hook(lambda m, args: seen.append(tuple(args[0].shape[2:])))
+    train_epoch(CropStart(net, 2), loaders(small, bs=100).train, SGD(net.parameters(), lr=0.01))
+    assert seen == [(20, 20), (20, 20), (28, 28)]
+    assert net.fc1.weight.detach().view(50, 256, 4, 4)[..., 0, 0].any() # Trained by the last batch
+
+
+def test_centre_crops_are_the_start_of_the_run_not_of_each_epoch(small, tmp_path, monkeypatch):
+    seen, features = [], Net.features
+
+    def spy(net, x):
+        if net.training: seen.append(x.shape[-1])
+        return features(net, x)
+
+    monkeypatch.setattr(Net, 'features', spy)
+    train('fast', small, tmp_path/'run', subset_frac=1., bs=100, epochs=3, center_crop_frac=0.5, **QUICK)
+    assert seen == [20]*4+[28]*5                                  # 9 batches; half of them, rounded to even
+
+
+def test_a_batch_of_centre_crops_leaves_the_outer_weights_alone(small):
+    net = init_weights(Net(), 'orthogonal', set_seed(0))
+    before = net.fc1.weight.detach().clone().view(50, 256, 4, 4)
+    train_epoch(CropStart(net, 3), loaders(small, bs=100).train, SGD(net.parameters(), lr=0.01))
+    after = net.fc1.weight.detach().view(50, 256, 4, 4)
+    assert after[..., 0, :].equal(before[..., 0, :]) and not after[..., 1:3, 1:3].equal(before[..., 1:3, 1:3])
+
+
+def test_with_outer_weights_of_0_the_logits_are_those_of_the_whole_image(small):
+    "Every feature that a crop computes is one of the whole image's, and the other features count for nothing"
+    net = zero_outer_weights(init_weights(Net(), 'orthogonal', set_seed(0)))
+    x = torch.randn(3, 1, 28, 28, generator=set_seed(0))
+    start = CropStart(net, 1).train()
+    assert torch.allclose(start(x), net(x), atol=1e-4)
+    assert start.step == 1 and start(x).equal(net(x)) and start.step == 1
+    assert CropStart(net, 9).eval()(x).equal(net(x))              # Scoring is always on whole images
+    assert CropStart(net, 9, step=9).train()(x).equal(net(x))     # A resumed run counts on
+
+
+# --- what a training is built from ------------------------------------------------------------------------------
+
+def test_build_training_makes_what_fit_takes(small):
+    recipe = get_recipe('fast', n_valid=40, bs=64)
+    parts = build_training(recipe, small, torch.device('cpu'), ComputeOptions(channels_last=True))
+    assert [type(dl).__name__ for dl in parts.dls] == ['Batches']*3 and parts.dls.train.generator is parts.generator
+    assert parts.net.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+    assert len(parts.dls.train.x) == 260 and parts.dls.train.n == round(260*2/3) and len(parts.dls.valid.x) == 40
+    assert parts.dls.train.augment is AUGMENTS['shift1'] and isinstance(parts.opt, Muon)
+    again = build_training(recipe, small, torch.device('cpu'), ComputeOptions())
+    assert flat(again.net).sort().values.equal(flat(parts.net).sort().values)
+    assert not parts.net.fc1.weight.view(50, 256, 4, 4)[..., 0, 0].any() # fast starts on centre crops
+    assert build_training(RECIPES['s5'], small, torch.device('cpu'), ComputeOptions()).net.fc1.weight.all()
+
+
+def test_mild_augmentation_comes_at_the_end_and_only_there(small, tmp_path):
+    "Epochs before it are those of a run without it; the epochs after get 0.3 of the amounts"
+    kw = dict(augment='elastic', **QUICK)
+    without, mild = (train('s5', small, tmp_path/str(n), epochs=2, mild_aug_epochs=n, **kw).history.rows for n in (0, 1))
+    columns = [k for k in mild[0] if k != 'seconds']
+    assert [mild[0][k] for k in columns] == [without[0][k] for k in columns]
+    assert mild[1]['train_loss'] != without[1]['train_loss']
+
+    dl = loaders(small, augment=AUGMENTS['elastic']).train
+    seen = [(end, dl.augment.keywords if hasattr(dl.augment, 'keywords') else {})
+            for end in training_phases(get_recipe('s5', augment='elastic', epochs=9, mild_aug_epochs=2), dl)]
+    assert seen == [(7, {}), (9, {'strength': .3})]
+
+
+def test_scaling_the_logits_changes_probabilities_and_no_prediction(small, tmp_path):
+    kw = dict(bs=20, epochs=2, **QUICK)
+    plain, scaled = (train('fast', small, tmp_path/str(f), logit_scale=f, **kw) for f in (1., 2.))
+    test_dl = loaders(small).test
+    a, b = (evaluate(r.net, test_dl) for r in (plain, scaled))
+    assert a.probs.argmax(1).equal(b.probs.argmax(1)) and b.probs.max(1).values.mean() > a.probs.max(1).values.mean()
+    assert torch.allclose((a.probs.log()*2).softmax(1), b.probs, atol=1e-5)
+    assert scaled.report['loss'] == pytest.approx(b.loss) and scaled.report['correct'] == plain.report['correct']
+    assert scaled.history.rows[-1]['test_loss'] == pytest.approx(plain.history.rows[-1]['test_loss'])
+    for factor in (0, -1, float('nan')):
+        with pytest.raises(InputError, match=f'factor must be above 0, got {factor}'):
+            scale_logits(Net(), factor)

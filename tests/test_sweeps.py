@@ -1,0 +1,175 @@
+"""Sweeps: one row per run, saved, continued and read back, and what a mean of them is worth."""
+import json
+import random
+import statistics
+
+import pytest
+import torch
+from conftest import QUICK, ROOT
+
+from s5_mnist import sweeps
+from s5_mnist.core import InputError
+from s5_mnist.recipes import RECIPES, Recipe, get_recipe
+from s5_mnist.runs import load_run, train
+from s5_mnist.sweeps import (mean_interval, read_sweep, recipe_settings, sweep, sweep_line, sweep_scores, sweep_table)
+
+RUNS = ROOT/'nbs/runs'
+
+
+@pytest.fixture(scope='module')
+def one_row(small, tmp_path_factory):
+    "The text of a table with one run, and its row"
+    path = tmp_path_factory.mktemp('sweep')/'fast.csv'
+    row, = sweep('fast', 1, path, small, **QUICK)
+    return path.read_text(), row
+
+
+@pytest.fixture
+def table(one_row, tmp_path):
+    "A table with one run, to be continued or damaged"
+    (tmp_path/'fast.csv').write_text(one_row[0])
+    return tmp_path/'fast.csv'
+
+
+# --- training ---------------------------------------------------------------------------------------------------
+
+def test_a_sweep_keeps_a_row_per_seed_and_continues(small, table, one_row, monkeypatch):
+    text, runs = table.read_text(), []
+    monkeypatch.setattr(sweeps, 'train', lambda *a, **kw: runs.append(kw['seed']) or train(*a, **kw))
+    rows = sweep('fast', 3, table, small, **QUICK)
+    assert runs == [1, 2] and table.read_text().startswith(text) # The first is neither lost nor run again
+    assert [r['seed'] for r in rows] == ['0', '1', '2'] and rows[0] == one_row[1] and read_sweep(table) == rows
+    for r in rows:
+        assert int(r['first_half'])+int(r['second_half']) == int(r['test_correct']) <= int(r['test_n']) == 130
+        assert r['validation_n'] == '' and r['precision'] == 'float32' and r['torch'] == torch.__version__
+        assert float(r['seconds']) > 0 and r['data'] == small.name and 'thread' in r['device']
+    accuracies = [100*int(r['test_correct'])/130 for r in rows]
+    assert sweep_line(rows).startswith(f'test mean {sum(accuracies)/3:.3f} % (95 % interval ')
+    assert ', n = 3, ' in sweep_line(rows)
+
+
+def test_seeds_in_any_order_are_not_run_again(small, table, one_row, monkeypatch):
+    "Only the seeds that are missing are trained"
+    header, line = one_row[0].splitlines()
+    table.write_text('\n'.join([header, line.replace(f'{small.name}",0,', f'{small.name}",2,'), line])+'\n')
+    monkeypatch.setattr(sweeps, 'train', lambda *a, **kw: pytest.fail(f'seed {kw["seed"]}') if kw['seed'] != 1 else train(*a, **kw))
+    assert [r['seed'] for r in sweep('fast', 3, table, small, **QUICK)] == ['2', '0', '1']
+
+
+def test_a_sweep_stopped_in_a_run_has_the_rows_before(small, table, one_row, monkeypatch):
+    def stop(*args, **kwargs): raise KeyboardInterrupt
+    monkeypatch.setattr(sweeps, 'train', stop)
+    with pytest.raises(KeyboardInterrupt):
+        sweep('fast', 2, table, small, **QUICK)
+    assert table.read_text() == one_row[0]
+
+
+def test_a_sweep_by_validation_never_meets_the_test_set(small, tmp_path):
+    rows = sweep('fast', 1, tmp_path/'v.csv', small, n_valid=100, **QUICK)
+    assert rows[0]['validation_n'] == '100' and rows[0]['test_n'] == rows[0]['test_correct'] == ''
+    assert sweep_line(rows).startswith('validation mean ') and ' sd ' not in sweep_line(rows)
+
+
+def test_a_sweep_refuses_rows_of_another(small, table):
+    before = table.read_bytes()
+    for kw in (dict(bs=32), dict(n_valid=50)):
+        with pytest.raises(InputError, match='must hold runs of fast .* has rows of fast on generated digits .* with other'):
+            sweep('fast', 2, table, small, **QUICK, **kw)
+    with pytest.raises(InputError, match='must hold runs of fast on mine with'):
+        sweep('fast', 2, table, small._replace(name='mine'), **QUICK)
+    assert table.read_bytes() == before
+
+
+@pytest.mark.parametrize('damage', [
+    lambda t: 'a,b\n1,2\n', lambda t: '', lambda t: t+'1,2\n', lambda t: t.replace('fast', 'fast,', 2),
+    lambda t: t.replace('"{', '"['), lambda t: t.replace(',130,', ',12,'), lambda t: t.replace('seed', 'sead'),
+    lambda t: '\x00'], ids=['another', 'empty', 'short row', 'long row', 'settings', 'count', 'column', 'null'])
+def test_a_sweep_refuses_what_is_no_table(small, table, damage):
+    table.write_text(text := damage(table.read_text()))
+    with pytest.raises(InputError, match='fast.csv must be a table that sweep wrote, but it holds something else'):
+        sweep('fast', 2, table, small, **QUICK)
+    assert table.read_text() == text
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path/'x.csv').write_bytes(b'\xff\xfe\x00')
+    with pytest.raises(InputError, match='must be a table that sweep wrote'):
+        read_sweep(tmp_path/'x.csv')
+    assert read_sweep(tmp_path/'none.csv') == []
+
+
+def test_no_seeds_are_refused(small, tmp_path):
+    with pytest.raises(InputError, match='seeds must be at least 1, got 0'):
+        sweep('fast', 0, tmp_path/'new.csv', small)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_outlives_a_new_field_with_its_default(small, table, one_row):
+    "Rows are compared as recipes, not as text"
+    table.write_text(table.read_text().replace(', ""logit_scale"": 1.0', ''))
+    rows = sweep('fast', 2, table, small, **QUICK)
+    assert [r['seed'] for r in rows] == ['0', '1']
+    assert 'logit_scale' not in rows[0]['settings'] != one_row[1]['settings']
+
+
+def test_a_sweep_keeps_its_runs_where_it_is_told(small, tmp_path):
+    row, = sweep('fast', 1, tmp_path/'fast.csv', small, keep=tmp_path/'runs', **QUICK)
+    assert load_run(tmp_path/'runs/fast-0', 'cpu').report['correct'] == int(row['test_correct'])
+
+
+# --- rows and what they are worth -------------------------------------------------------------------------------
+
+def test_settings_are_the_recipe():
+    settings = json.loads(recipe_settings(RECIPES['fast']))
+    assert not settings.keys() & {'name', 'seed'} and get_recipe(Recipe('fast'), **settings) == RECIPES['fast']
+
+
+@pytest.mark.parametrize('n, t', [(2, 12.706), (3, 4.303), (5, 2.776), (10, 2.262), (31, 2.042)])
+def test_the_interval_is_student_s(n, t):
+    "Against the printed tables of the t distribution"
+    values = [random.Random(n).gauss(0, 1) for _ in range(n)]
+    mean, half = statistics.mean(values), t*statistics.stdev(values)/n**.5
+    assert mean_interval(values) == pytest.approx((mean-half, mean+half), abs=1e-3*half)
+
+
+@pytest.mark.parametrize('values', [[], [1.]])
+def test_an_interval_needs_two_values(values):
+    with pytest.raises(InputError, match=f'an interval needs at least two values, got {len(values)} values'):
+        mean_interval(values)
+
+
+def test_the_table_holds_what_the_rows_hold():
+    rows = read_sweep(RUNS/'fast.csv')
+    accuracies = [int(r['test_correct'])/100 for r in rows]
+    head, line = str(sweep_table(rows)).splitlines()
+    low, high = mean_interval(accuracies)
+    assert line.split() == ['fast', '10', f'{statistics.mean(accuracies):.3f}', f'{low:.3f}', 'to', f'{high:.3f}',
+                            f'{statistics.stdev(accuracies):.3f}', f'{min(accuracies):.2f}', 'to', f'{max(accuracies):.2f}',
+                            *(f'{statistics.mean(int(r[k]) for r in rows)/50:.2f}' for k in ('first_half', 'second_half')),
+                            f'{statistics.median(float(r["seconds"]) for r in rows):.1f}']
+    assert low < statistics.mean(accuracies) < high and sweep_scores(rows) == ('test', pytest.approx(accuracies))
+    assert max(map(len, (head, line, sweep_line(rows)))) <= 88
+
+
+def test_sweeps_are_compared_in_one_table():
+    rows = [read_sweep(RUNS/f'{name}.csv') for name in ('s5', 'fast', 'best')]
+    lines = str(sweep_table(*rows)).splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [['s5', '3'], ['fast', '10'], ['best', '5']]
+    assert max(map(len, lines)) <= 88
+
+
+@pytest.mark.parametrize('path', sorted([*RUNS.glob('ladder/*.csv'), *(RUNS/f'{n}.csv' for n in ('s5', 'fast', 'best'))]),
+                         ids=lambda p: p.stem)
+def test_tables_in_the_repository_can_be_continued(path, monkeypatch, mnist_name):
+    "Their settings are those of a recipe of today: the same sweep has nothing left to do"
+    rows = read_sweep(path)
+    recipe = get_recipe(Recipe(rows[0]['recipe']), **json.loads(rows[0]['settings']))
+    monkeypatch.setattr(sweeps, 'train', lambda *a, **kw: pytest.fail('a run was repeated'))
+    before = path.read_bytes()
+    assert sweep(recipe, len(rows), path, mnist_name) == rows and path.read_bytes() == before
+
+
+@pytest.fixture
+def mnist_name(small):
+    "A few digits by the name of MNIST"
+    return small._replace(name='MNIST')

@@ -1,0 +1,138 @@
+"""Seeds, pictures and calibration."""
+import random
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from s5_mnist.core import InputError
+from s5_mnist.utils import (calibration_bins, calibration_error, plot_accuracy_by, plot_accuracy_metrics, plot_confusion,
+                            plot_mistakes, plot_reliability, plot_samples, set_seed, wilson_interval)
+
+
+def test_one_seed_for_python_numpy_and_torch():
+    def draw():
+        g = set_seed(5)
+        return random.random(), np.random.rand(), torch.rand(1).item(), torch.rand(1, generator=g).item()
+    assert draw() == draw() and len(set(draw())) == 3             # torch's two generators have the same seed
+    for seed in (-1, 2**32):
+        with pytest.raises(InputError, match=f'seed must be between 0 and 4,294,967,295, got {seed}'):
+            set_seed(seed)
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('shape', [(12, 28, 28), (20, 1, 28, 28)])
+def test_samples_are_the_first_twelve_images(shape, small):
+    x = small.train_x[:shape[0]].view(shape).float()
+    fig = plot_samples(x, small.train_y[:shape[0]])
+    assert [a.get_title() for a in fig.axes] == [str(y) for y in small.train_y[:12].tolist()]
+    assert all(a.images[0].get_array().data.tolist() == i.view(28, 28).tolist() for a, i in zip(fig.axes, x))
+
+
+def test_too_few_samples_are_refused(small):
+    with pytest.raises(InputError, match='needs at least 12 images and as many labels, found 11 and 11'):
+        plot_samples(small.train_x[:11], small.train_y[:11])
+    with pytest.raises(InputError, match='found 20 and 12'):
+        plot_samples(small.train_x[:20], small.train_y[:12])
+
+
+def test_curves_have_titles_units_and_the_values_that_were_passed():
+    fig = plot_accuracy_metrics([2, 1.], [50, 90.], [1.5, .5], [60, 95.])
+    assert [a.get_title() for a in fig.axes] == ['Training loss', 'Training accuracy', 'Test loss', 'Test accuracy']
+    assert [a.get_ylabel() for a in fig.axes] == ['loss (nats)', 'accuracy (%)']*2
+    assert all(a.get_xlabel() == 'epoch' for a in fig.axes)
+    assert [a.lines[0].get_ydata().tolist() for a in fig.axes] == [[2, 1], [50, 90], [1.5, .5], [60, 95]]
+    assert [a.texts[0].get_text() for a in fig.axes] == ['1.0000', '90.00 %', '0.5000', '95.00 %']
+
+
+def test_curves_of_different_lengths_are_refused():
+    with pytest.raises(InputError, match='needs one value per epoch, found 2 in training loss, 1 in training accuracy'):
+        plot_accuracy_metrics([1, 2], [1], [1], [1])
+    with pytest.raises(InputError, match='found 0 in training loss'):
+        plot_accuracy_metrics([], [], [], [])
+
+
+def test_figures_go_where_they_are_told(small):
+    left, right = plt.figure().subfigures(1, 2)
+    assert plot_samples(small.train_x[:12], small.train_y[:12], left) is left and len(left.axes) == 12
+    assert plot_confusion(torch.eye(10), right) is right and len(right.axes) == 1
+
+
+def test_the_confusion_matrix_shows_every_count():
+    counts = torch.eye(10, dtype=torch.int64)*5
+    counts[2, 7] = 3
+    ax, = plot_confusion(counts).axes
+    assert {(t.get_position(), t.get_text()) for t in ax.texts} == {((i, i), '5') for i in range(10)} | {((7, 2), '3')}
+    assert ax.get_title() == '50 of 53 correct, 3 wrong'
+    with pytest.raises(InputError, match=r'confusion must be \[10,10\], found \[9, 9\]'):
+        plot_confusion(counts[:9, :9])
+
+
+def probabilities(labels, predicted, top):
+    "Probabilities with the given maximum at the given digits"
+    probs = torch.full((len(labels), 10), 0.)
+    probs[range(len(labels)), predicted] = torch.tensor(top)
+    return probs + (1-probs.sum(1, keepdim=True))/10
+
+
+def test_the_most_confident_mistakes_come_first(small):
+    labels = torch.tensor([1, 2, 3, 4])
+    probs = probabilities(labels, [1, 7, 8, 9], [.9, .5, .9, .7])
+    fig = plot_mistakes(small.train_x[:4], labels, probs, max_images=2)
+    titles = [a.get_title() for a in fig.axes if a.get_title()]
+    assert titles == ['no. 2: 3 read as 8\n(91.0 %)', 'no. 3: 4 read as 9\n(73.0 %)']
+    assert fig._suptitle.get_text() == '3 of 4 images misread: the 2 most confident'
+    assert plot_mistakes(small.train_x[:1], labels[:1], probs[:1])._suptitle.get_text() == '0 of 1 images misread'
+    with pytest.raises(InputError, match='max_images must be at least 1, got 0'):
+        plot_mistakes(small.train_x[:4], labels, probs, max_images=0)
+    with pytest.raises(InputError, match=r'4 images need probabilities \[4,10\] and labels \[4\], found \[4, 9\]'):
+        plot_mistakes(small.train_x[:4], labels, probs[:, :9])
+
+
+# --- calibration ------------------------------------------------------------------------------------------------
+
+def test_calibration_bins_count_every_prediction():
+    g = torch.Generator().manual_seed(0)
+    probs, labels = torch.rand(500, 10, generator=g).softmax(1), torch.randint(10, (500,), generator=g)
+    found, top = calibration_bins(probs, labels, 12), probs.max(1)
+    assert sum(b.n for b in found) == 500 and all(b.low < b.confidence <= b.high for b in found)
+    assert sum(b.n*b.accuracy for b in found) == pytest.approx((top.indices == labels).sum().item())
+    assert sum(b.n*b.confidence for b in found) == pytest.approx(top.values.sum().item(), rel=1e-5)
+
+
+def test_calibration_error_of_known_predictions():
+    labels = torch.zeros(100, dtype=torch.int64)
+    certain = torch.eye(10)[torch.tensor([0]*80+[1]*20)]          # Always certain, right in 80 of 100 cases
+    assert calibration_error(certain, labels) == pytest.approx(.2)
+    assert calibration_error(torch.eye(10)[labels], labels) == 0
+    for bins in (0, -1):
+        with pytest.raises(InputError, match=f'bins must be at least 1, got {bins}'):
+            calibration_error(certain, labels, bins)
+
+
+def test_the_reliability_diagram_shows_the_bins():
+    labels = torch.tensor([1, 2, 3, 4])
+    probs = probabilities(labels, [1, 2, 3, 9], [.9, .9, .5, .3])
+    top, low = plot_reliability(probs, labels, bins=10).axes
+    assert sorted(round(b.get_height()) for b in low.patches) == [1, 1, 2]
+    assert top.get_ylabel() == 'accuracy' and low.get_xlabel() == 'probability of the prediction'
+    assert top.get_title() == f'expected calibration error {calibration_error(probs, labels, 10):.4f}'
+
+
+def test_wilson_interval():
+    low, high = wilson_interval(90, 100)
+    assert (round(low, 4), round(high, 4)) == (.8256, .9448)
+    assert wilson_interval(0, 10)[0] == 0 and wilson_interval(10, 10)[1] == 1
+    for bad in ((-1, 10), (11, 10), (0, 0)):
+        with pytest.raises(InputError, match='correct must be between 0 and n, and n at least 1'):
+            wilson_interval(*bad)
+
+
+def test_accuracy_of_groups():
+    ax, = plot_accuracy_by(dict(a=(9, 10), b=(50, 100))).axes
+    assert [t.get_text() for t in ax.texts] == ['1 of\n10', '50 of\n100'] and ax.get_ylabel() == 'accuracy (%)'
+    assert [t.get_text() for t in ax.get_xticklabels()] == ['a', 'b']
+    with pytest.raises(InputError, match='groups must be'):
+        plot_accuracy_by({})
