@@ -58,11 +58,11 @@ def command(
     func.main = partial(_main, func)
     return func
 
-# %% ../nbs/cli.ipynb #3d12eece
+# %% ../nbs/cli.ipynb #4dc639d2
 @contextmanager
 def one_line_errors(
     name:str, # Name of the command, to start the line with
-)->Iterator[None]:
+)->Iterator[None]: # Context manager
     "Turn bad input into one line on stderr and status 2, Ctrl-C into status 130"
     try: yield
     except (InputError, OSError) as e:

@@ -12,7 +12,7 @@ from s5_mnist.benchmark import assignment_seconds
 from s5_mnist.sweeps import mean_interval, read_sweep
 
 NUMBER = re.compile(r'\d+\.\d+(?:e[-+]?\d+)?')
-SHORT = {'core', 'device', 'digits', '00_data', '01_model'}      # Notebooks that take a few seconds each
+SHORT = {'core', 'device', 'digits'}                              # Notebooks that take a few seconds each
 
 
 def difference(stored, fresh, trained=False):

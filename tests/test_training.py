@@ -11,7 +11,7 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader, TensorDataset
 
 from s5_mnist.core import InputError
-from s5_mnist.data import Batches, loaders
+from s5_mnist.data import Batches, DigitData, loaders
 from s5_mnist.model import Net, init_weights
 from s5_mnist.training import EpochState, History, evaluate, fit, train_epoch, validate_batches
 from s5_mnist.utils import set_seed
@@ -20,6 +20,12 @@ from s5_mnist.utils import set_seed
 def as_dataset(b):
     "The images of a `Batches`, for torch's own DataLoader"
     return TensorDataset(torch.cat([x for x, _ in b]), b.y)
+
+
+@pytest.fixture(scope='module')
+def few(small):
+    "Even fewer digits"
+    return DigitData(small.train_x[:60], small.train_y[:60], small.test_x[:20], small.test_y[:20], 'few')
 
 
 # --- counting ---------------------------------------------------------------------------------------------------
@@ -112,7 +118,7 @@ def test_empty_loader_is_refused():
         evaluate(net, [])
 
 
-def test_progress_is_shown_to_somebody_who_looks(small, monkeypatch, capsys):
+def test_progress_is_shown_to_somebody_who_looks(few, monkeypatch, capsys):
     """In a terminal, a bar over the batches with loss and accuracy so far, unless TQDM_DISABLE is set; everywhere, one
     line per epoch"""
     class Terminal(io.StringIO):
@@ -125,7 +131,7 @@ def test_progress_is_shown_to_somebody_who_looks(small, monkeypatch, capsys):
         if disabled:
             monkeypatch.setenv('TQDM_DISABLE', '1')
         net = init_weights(Net(), generator=set_seed(0))
-        fit(net, loaders(small, bs=20).train, None, SGD(net.parameters(), lr=0.01), None, epochs=1)
+        fit(net, loaders(few, bs=4).train, None, SGD(net.parameters(), lr=0.01), None, epochs=1)
         lines.append(capsys.readouterr().out.splitlines())
         shown = stream.getvalue()
         if stream.isatty() and not disabled:
@@ -201,7 +207,7 @@ def test_label_smoothing_is_torch_s():
 
 # --- the record -------------------------------------------------------------------------------------------------
 
-def test_a_scheduler_is_stepped_by_the_batch_or_by_the_epoch(small):
+def test_a_scheduler_is_stepped_by_the_batch_or_by_the_epoch(few):
     class Counter:
         n = 0
 
@@ -209,25 +215,25 @@ def test_a_scheduler_is_stepped_by_the_batch_or_by_the_epoch(small):
 
     for per_batch, expected in ((True, 2*2), (False, 2)):
         net, sched = Net(), Counter()
-        fit(net, loaders(small, bs=150).train, None, SGD(net.parameters(), lr=.01), sched, 2, step_per_batch=per_batch)
+        fit(net, loaders(few, bs=30).train, None, SGD(net.parameters(), lr=.01), sched, 2, step_per_batch=per_batch)
         assert sched.n == expected
 
 
-def test_the_hook_sees_every_batch_and_every_epoch(small):
+def test_the_hook_sees_every_batch_and_every_epoch(few):
     net, seen = Net(), []
-    fit(net, loaders(small, bs=150).train, None, SGD(net.parameters(), lr=.01), epochs=2,
+    fit(net, loaders(few, bs=30).train, None, SGD(net.parameters(), lr=.01), epochs=2,
         hook=lambda h: seen.append((len(h.rows), h.state and h.state.step)))
     assert seen == [(0, 1), (0, 2), (1, None), (1, 1), (1, 2), (2, None)]
 
 
-def test_a_history_is_continued(small):
+def test_a_history_is_continued(few):
     net = init_weights(Net(), generator=set_seed(0))
-    opt, dls = SGD(net.parameters(), lr=.01), loaders(small, bs=100)
+    opt, dls = SGD(net.parameters(), lr=.01), loaders(few, bs=20)
     hist = fit(net, dls.train, dls.test, opt, epochs=1)
     assert fit(net, dls.train, dls.test, opt, epochs=3, hist=hist) is hist and hist.column('epoch') == [1, 2, 3]
     assert str(hist).startswith('epoch  3: train loss ') and repr(History()) == 'History(no epochs)'
     assert hist.score.correct == hist.rows[-1]['test_correct']
-    assert hist.test_acc == [100*r['test_correct']/130 for r in hist.rows]
+    assert hist.test_acc == [100*r['test_correct']/20 for r in hist.rows]
 
 
 def test_progress_within_an_epoch_is_counted():
