@@ -250,9 +250,9 @@ def _require_onnx():
         raise InputError('export to ONNX needs the packages onnx and onnxscript; '
                          "run pip install 's5_mnist[export]'") from None
 
-# %% ../nbs/09_inference.ipynb #d496a036
+# %% ../nbs/09_inference.ipynb #293b815a
 def export_network(
-    name:PathLike, # Folder of a finished run, or 'pretrained' for the package's weights
+    name:PathLike, # Folder of a finished run, or 'pretrained'
     format:str='onnx', # 'onnx' or 'safetensors'
     path:PathLike|None=None, # File to write; None: s5_mnist with the format's suffix
     maps:bool=False, # Whether the ONNX graph returns the feature maps too
