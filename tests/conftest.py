@@ -14,7 +14,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from notebooks import NOTEBOOKS, ROOT, call # noqa: F401 (other test files import the constants from here)
+from notebooks import NOTEBOOKS, ROOT, call # noqa: F401 (for the test files)
 
 from s5_mnist import data as data_module
 from s5_mnist.data import IdxFile, generated_data, load_mnist

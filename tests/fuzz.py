@@ -1,8 +1,8 @@
 """Hostile input in bulk: python tests/fuzz.py --cases 100000
 
-Damages valid files and command lines at random, and passes them to everything that parses. Each case must end in a result
-or in an InputError (for command lines, a message and a status), within a second and within a gigabyte of memory. Prints one
-line per parser, and each failure with the name that repeats it; exits with status 1 if there was a failure."""
+Damages valid files and command lines at random, and passes them to everything that parses. Each case must end in a
+result or in an InputError (for command lines, a message and a status), within a second and within a gigabyte of memory.
+Prints one line per parser, and each failure with the name that repeats it; exits with status 1 if there was one."""
 import argparse
 import collections
 import contextlib
@@ -32,8 +32,9 @@ from s5_mnist.preprocessing import preprocess
 from s5_mnist.recipes import get_recipe, make_optimizer, parse_changes
 
 SECONDS, BYTES = 1., 1e9
-WORDS = [b'\0', b'\xff', b'nan', b'-1', b'1e999', b'{', b'}', b'"', b',', b'\n', b'NaN', b'Infinity', b'null', b'[]', b'0x',
-         b'9'*30, b'\xf0\x9f\x98\x80', b'../', b'PK\x03\x04', b'\x80\x04', b'cos\nsystem\n', b'true', b'\0\0\x08\x03', b'-0']
+WORDS = [b'\0', b'\xff', b'nan', b'-1', b'1e999', b'{', b'}', b'"', b',', b'\n', b'NaN', b'Infinity', b'null', b'[]',
+         b'0x', b'9'*30, b'\xf0\x9f\x98\x80', b'../', b'PK\x03\x04', b'\x80\x04', b'cos\nsystem\n', b'true',
+         b'\0\0\x08\x03', b'-0']
 
 
 def damaged(raw, chance):
@@ -95,8 +96,10 @@ class Parsers:
         side = (0, 1, 3, 4, 5, 28) if n > 2 or chance.random() < .3 else (28, 40, 100)
         shape = [chance.choice(side) for _ in range(n)]
         if len(shape) == 3 and chance.random() < .7: shape[chance.choice((0, 2))] = chance.choice((1, 3, 4))
-        kind = chance.choice((bool, np.uint8, np.int8, np.uint16, np.int64, np.float16, np.float32, np.float64, complex, 'U1', object))
-        values = np.random.default_rng(chance.randrange(2**32)).normal(chance.choice((0, .5, 128)), chance.choice((0, 1, 60)), shape)
+        kind = chance.choice((bool, np.uint8, np.int8, np.uint16, np.int64, np.float16, np.float32, np.float64,
+                              complex, 'U1', object))
+        rng = np.random.default_rng(chance.randrange(2**32))
+        values = rng.normal(chance.choice((0, .5, 128)), chance.choice((0, 1, 60)), shape)
         if values.ndim > 1 and chance.random() < .5: values[..., 2:-2, 3:5] *= 3 # Like a stroke
         with warnings.catch_warnings(), np.errstate(all='ignore'):
             warnings.simplefilter('ignore')
@@ -147,11 +150,12 @@ class Parsers:
 
     def command_line(self, chance):
         options = ('--recipe', '--data', '--epochs', '--bs', '--lr', '--seed', '--n-valid', '--device', '--precision',
-                   '--disable', '--out', '--resume', '--save-interval-s', '--run', '--json', '--format', '--half', '--tta',
-                   '--deterministic', '--change', '--x', '-h', '--version')
-        values = ('fast', 'best', '0', '-1', '3', 'nan', 'inf', '1e400', '', ' ', 'cpu', 'tpu', 'cuda:99', 'bf16', 'digits',
-                  '\udcff', '/dev/null', '/no/such', '9'*30, str(self.folder/'run'), 'pretrained', 'fused,warp', "'; ls", '\n')
-        argv = [chance.choice(options) if chance.random() < .6 else chance.choice(values) for _ in range(chance.randrange(6))]
+                   '--disable', '--out', '--resume', '--save-interval-s', '--run', '--json', '--format', '--half',
+                   '--tta', '--deterministic', '--change', '--x', '-h', '--version')
+        values = ('fast', 'best', '0', '-1', '3', 'nan', 'inf', '1e400', '', ' ', 'cpu', 'tpu', 'cuda:99', 'bf16',
+                  'digits', '\udcff', '/dev/null', '/no/such', '9'*30, str(self.folder/'run'), 'pretrained',
+                  'fused,warp', "'; ls", '\n')
+        argv = [chance.choice(options if chance.random() < .6 else values) for _ in range(chance.randrange(6))]
         command = chance.choice((cli.s5_train, cli.s5_eval, cli.s5_predict, cli.s5_export))
         with mock.patch.object(runs, '_run_training', lambda *args: self.run), \
                 mock.patch.object(runs, 'load_data', lambda *args: self.small), \
@@ -190,18 +194,21 @@ def main(cases, seed, only=None):
                 except InputError: refused[name] += 1
                 except (Exception, SystemExit) as e:
                     last = traceback.extract_tb(e.__traceback__)[-1]
-                    failures[f'{name}: {type(e).__name__} {str(e)[:80]} at {Path(last.filename).name}:{last.lineno}, as case {case!r}'
-                             if failures[name] < 20 else f'{name}: more'] += 1
+                    at = f'{Path(last.filename).name}:{last.lineno}, as case {case!r}'
+                    failures[f'{name}: {type(e).__name__} {str(e)[:80]} at {at}' if failures[name] < 20
+                             else f'{name}: more'] += 1
                     failures[name] += 1
                 took, tried[name] = time.perf_counter()-began, tried[name]+1
                 slowest[name] = max(slowest[name], took)
                 if took > SECONDS: failures[f'{name}: {took:.1f} s, as case {case!r}'] += 1
-            grown = (1 if sys.platform == 'darwin' else 1024)*(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-memory)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            grown = (1 if sys.platform == 'darwin' else 1024)*(peak-memory)
             if grown > BYTES: failures[f'{name}: memory has grown by {grown/1e9:.1f} GB'] += 1
     finally:
         shutil.rmtree(where)
     for name in tried:
-        print(f'{name:16}{tried[name]:8,} cases, {refused[name]:8,} refused by name; the slowest took {slowest[name]:.2f} s')
+        print(f'{name:16}{tried[name]:8,} cases, {refused[name]:8,} refused by name; '
+              f'the slowest took {slowest[name]:.2f} s')
     for name in SHARES: failures.pop(name, None)
     print(f'{sum(tried.values()):,} cases; {len(failures)} failures; memory grew by {grown/1e6:.0f} MB')
     for f in failures: print(' ', f)

@@ -87,7 +87,8 @@ def names(cell):
 class Jupyter:
     "A kernel as Jupyter would start it for a notebook in `folder`, with figures as sharp as they are stored"
     def __init__(self, folder):
-        self.client = NotebookClient(nbformat.v4.new_notebook(), timeout=int(os.environ.get("S5_CELL_TIMEOUT", 600)), kernel_name='python3',
+        timeout = int(os.environ.get('S5_CELL_TIMEOUT', 600))     # Seconds
+        self.client = NotebookClient(nbformat.v4.new_notebook(), timeout=timeout, kernel_name='python3',
                                      resources=dict(metadata=dict(path=str(folder))))
 
     def __enter__(self):

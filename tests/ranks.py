@@ -1,7 +1,7 @@
 """Run by torchrun, from test_distributed.py: `ranks.py OUT [die]` trains in several processes and writes the results.
 
-151 images in batches of 30 leave a last batch of one image, so that all processes but one have no share of it. At the end
-no thread of the process group may be left: one that releases a tensor while Python shuts down aborts the process."""
+151 images in batches of 30 leave a last batch of one image, so that all processes but one have no share of it. At the
+end no thread of the process group may be left: if it releases a tensor while Python shuts down, the process aborts."""
 import json
 import os
 import signal

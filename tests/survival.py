@@ -20,7 +20,7 @@ def digits(): return generated_data(300, 130)
 
 
 def same_run(a, b):
-    "Assert that the weights in two folders are equal to the byte, and histories and predictions too, except for the time"
+    "Assert that weights, histories and predictions of two runs are equal to the byte, except for the seconds"
     one, two = (load_file(p/'model.safetensors') for p in (a, b))
     assert one.keys() == two.keys()
     for k in one:

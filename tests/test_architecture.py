@@ -3,6 +3,7 @@
 `pytest tests/test_architecture.py -rP` prints the import graph."""
 import ast
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -18,16 +19,18 @@ import s5_mnist
 PACKAGE = ROOT/'s5_mnist'
 BIN = Path(sysconfig.get_path('scripts'))
 # From the lowest layer up: a module may import only modules to its left
-ORDER = ('core device digits data model utils distributed training augment recipes checkpoints runs pretrained preprocessing '
-         'inference timing benchmark sweeps cli').split()
+ORDER = ('core device digits data model utils distributed training augment recipes checkpoints runs pretrained '
+         'preprocessing inference timing benchmark sweeps cli').split()
 MAX_LINES, MAX_WIDTH = 400, 88
 # Parameters without an annotation, until they have one
 UNANNOTATED = {
-    'core.wrong_format(found)', 'model.Net.features(x)', 'model.Net.classify(x)', 'distributed.ShardedBatches.__init__(dl)',
-    'distributed.loss_divisor(dl)', 'distributed.sum_over_ranks(dl)', 'distributed.gather_batches(dl)',
+    'core.wrong_format(found)', 'model.Net.features(x)', 'model.Net.classify(x)',
+    'distributed.ShardedBatches.__init__(dl)', 'distributed.loss_divisor(dl)', 'distributed.sum_over_ranks(dl)',
+    'distributed.gather_batches(dl)',
     'training.History.begin_epoch(epoch)', 'training.History.begin_epoch(opt)', 'training.History.end_epoch(row)',
-    'training.History.column(name)', 'training.History.percent(split)', 'training.train_epoch(sched)', 'training.fit(sched)',
-    'recipes.Muon.__init__(params)', 'recipes.CropStart.forward(x)', 'recipes.training_phases(train_dl)',
+    'training.History.column(name)', 'training.History.percent(split)', 'training.train_epoch(sched)',
+    'training.fit(sched)', 'recipes.Muon.__init__(params)', 'recipes.CropStart.forward(x)',
+    'recipes.training_phases(train_dl)',
     'checkpoints.check_weights(path)', 'checkpoints.save_checkpoint(sched)', 'checkpoints.save_checkpoint(dl)',
     'checkpoints.load_checkpoint(sched)', 'checkpoints.load_checkpoint(dl)', 'pretrained.save_pretrained(test_dl)'}
 
@@ -108,7 +111,8 @@ def private_uses(code, known=tuple(ORDER)):
 @pytest.fixture(scope='module')
 def sources():
     "The code of each module"
-    return {p.stem: p.read_text(encoding='utf-8') for p in sorted(PACKAGE.glob('*.py')) if p.stem not in ('__init__', '_modidx')}
+    paths = (p for p in sorted(PACKAGE.glob('*.py')) if p.stem not in ('__init__', '_modidx'))
+    return {p.stem: p.read_text(encoding='utf-8') for p in paths}
 
 
 def test_the_layers_are_those_of_the_notebooks(sources):
@@ -141,7 +145,8 @@ def test_no_module_is_too_long(sources):
 
 def test_the_checks_see_what_is_wrong():
     "On made-up modules"
-    lazy = 'import os, torch\nfrom .core import a, b as c\ndef f():\n    from s5_mnist.data import d\n    import s5_mnist.utils as u'
+    lazy = ('import os, torch\nfrom .core import a, b as c\ndef f():\n    from s5_mnist.data import d\n'
+            '    import s5_mnist.utils as u')
     assert imports(lazy) == [('core', 'a'), ('core', 'b'), ('data', 'd'), ('utils', None)]
     assert imports('from . import __version__, data\nfrom .data import x\nfrom s5_mnist import model') == [
         ('data', None), ('data', 'x'), ('model', None)]
@@ -153,7 +158,8 @@ def test_the_checks_see_what_is_wrong():
     assert set(cycle(dict(a=['b'], b=['c'], c=['b']))) == {'b', 'c'} and cycle(dict(a=['a'])) == ['a']
     assert upward(dict(data=['runs']), ORDER) == ['data -> runs'] == upward(import_graph(dict(
         data='def f(x:int=1):\n    class A:\n        from .runs import train')), ORDER)
-    assert upward(dict(data=['data']), ORDER) and upward(dict(data=['new']), ORDER) and upward(dict(new=['data']), ORDER)
+    for bad in (dict(data=['data']), dict(data=['new']), dict(new=['data'])):
+        assert upward(bad, ORDER)
     assert private_uses('from .core import _a, b, __version__') == ['core._a']
     assert private_uses('def f():\n    from s5_mnist import runs\n    return runs._save') == ['runs._save']
     assert private_uses('import s5_mnist.runs\ns5_mnist.runs._save()') == ['s5_mnist.runs._save']
@@ -219,7 +225,8 @@ def test_every_public_parameter_is_annotated(sources):
 
 def test_bad_annotations_are_seen():
     code = '''
-def f(a, b:int, c:int=None, d:'int|None'=None, e:int|str|None=None, *args, g:Optional[int]=None, h=2, i:'Figure'=None, **kw): pass
+def f(a, b:int, c:int=None, d:'int|None'=None, e:int|str|None=None, *args, g:Optional[int]=None, h=2, **kw): pass
+def g(i:'Figure'=None): pass
 def _private(a): pass
 class C:
     def __init__(self, a, b:int=None): pass
@@ -231,7 +238,24 @@ class C:
 class _D:
     def method(self, a): pass
 '''
-    assert bad_annotations(code) == (['f(a)', 'f(h)', 'C.__init__(a)', 'C.method(a)'], ['f(c)', 'f(i)', 'C.__init__(b)'])
+    assert bad_annotations(code) == (
+        ['f(a)', 'f(h)', 'C.__init__(a)', 'C.method(a)'], ['f(c)', 'g(i)', 'C.__init__(b)'])
+
+
+@pytest.mark.parametrize('name', ORDER)
+def test_annotations_can_be_evaluated(name):
+    "As nbdev's show_doc does, in the names of the module"
+    module = importlib.import_module(f's5_mnist.{name}')
+    for symbol in (getattr(module, s) for s in module.__all__):
+        for f in [symbol, *vars(symbol).values()] if inspect.isclass(symbol) else [symbol]:
+            if inspect.isfunction(f) or inspect.isclass(f):
+                inspect.get_annotations(f, eval_str=True)
+
+
+def test_annotations_that_cannot_be_evaluated_are_seen():
+    def f(x: 'Figure|None'): pass # noqa: F821
+    with pytest.raises(NameError, match='Figure'):
+        inspect.get_annotations(f, eval_str=True)
 
 
 # --- what importing costs ---------------------------------------------------------------------------------------
@@ -263,7 +287,8 @@ def test_modules_are_light_to_import(module):
 
 @pytest.mark.parametrize('option', ['--help', '--version'])
 def test_help_does_not_import_torch(option):
-    code = f'from s5_mnist.cli import s5_train\ntry: s5_train.main(["{option}"])\nexcept SystemExit as e: assert not e.code'
+    code = (f'from s5_mnist.cli import s5_train\ntry: s5_train.main(["{option}"])\n'
+            'except SystemExit as e: assert not e.code')
     assert loaded(code, 'torch', 'numpy', 'matplotlib') == []
     done = subprocess.run([BIN/'s5_train', option], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and 's5_' in done.stdout and done.stderr == ''
@@ -311,7 +336,8 @@ def too_wide(cell, limit=MAX_WIDTH):
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
 def test_pages_are_not_too_wide(path):
-    found = [f'cell {i}: {x}' for i, cell in enumerate(cells(path)) if cell['cell_type'] == 'code' for x in too_wide(cell)]
+    found = [f'cell {i}: {x}' for i, cell in enumerate(cells(path)) if cell['cell_type'] == 'code'
+             for x in too_wide(cell)]
     assert not found, '\n'.join([path.name, *found])
 
 
@@ -319,7 +345,8 @@ def test_wide_lines_are_seen():
     def cell(code, *outputs): return dict(cell_type='code', source=code, outputs=list(outputs))
     wide, fits = 'x'*89, 'x'*88
     assert too_wide(cell(wide)) == [wide] and too_wide(cell(fits)) == []
-    assert too_wide(cell(f'#| fig-alt: {wide}\n1')) == [] == too_wide(cell(f'#| hide\n{wide}')) == too_wide(cell(f'#| echo: false\n{wide}'))
+    for code in (f'#| fig-alt: {wide}\n1', f'#| hide\n{wide}', f'#| echo: false\n{wide}'):
+        assert too_wide(cell(code)) == []
     assert too_wide(cell('1', dict(output_type='stream', text=[wide+'\n', fits]))) == [wide]
     assert too_wide(cell('#| hide\n1', dict(data={'text/plain': [wide]}))) == [wide]
     assert too_wide(cell('1', dict(data={'text/plain': ['<Markdown>'], 'text/markdown': [wide]}))) == []

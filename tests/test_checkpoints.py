@@ -59,7 +59,8 @@ def test_files_that_are_no_checkpoint_of_this_training_are_refused(tmp_path):
     torch.save({'version': 1}, tmp_path/'torch')
     torch.save(Evil(tmp_path/'ran'), tmp_path/'evil')
     (tmp_path/'folder').mkdir()
-    for name, bad in dict(list=[1], sealed_evil=Evil(tmp_path/'ran'), other=content | dict(net={'conv1.weight': torch.zeros(3)}),
+    for name, bad in dict(list=[1], sealed_evil=Evil(tmp_path/'ran'),
+                          other=content | dict(net={'conv1.weight': torch.zeros(3)}),
                           lacking={k: v for k, v in content.items() if k != 'opt'},
                           odd=content | dict(generator=torch.zeros(3)),
                           nan=content | dict(net={k: v*float('nan') for k, v in content['net'].items()})).items():
@@ -71,8 +72,9 @@ def test_files_that_are_no_checkpoint_of_this_training_are_refused(tmp_path):
             version='must be in format 3, found format 9', earlier='found format 2; s5_mnist 0.1.0 reads it',
             header='is not a checkpoint of s5_mnist', evil='is not a checkpoint of s5_mnist',
             list='it holds no network', sealed_evil='is not a checkpoint: UnpicklingError',
-            other='is of another model: expected conv1.bias to be', lacking="does not fit this training: KeyError 'opt'",
-            odd='does not fit this training', nan='weights must be finite, found NaN or infinity in conv1.bias').items():
+            other='is of another model: expected conv1.bias to be',
+            lacking="does not fit this training: KeyError 'opt'", odd='does not fit this training',
+            nan='weights must be finite, found NaN or infinity in conv1.bias').items():
         with pytest.raises(InputError, match=f'{name}.* {message}'):
             load_checkpoint(tmp_path/name, net, opt, sched, g)
     assert not (tmp_path/'ran').exists() and flat(net).equal(before)
@@ -160,7 +162,8 @@ def test_the_same_weights_make_the_same_file(tmp_path):
 def test_weights_that_were_changed_are_refused(tmp_path):
     save_weights(Net(), tmp_path/'w', dict(n=3))
     good = (tmp_path/'w').read_bytes()
-    for bad in (good.replace(b'n\\": 3', b'n\\": 4', 1), good[:-100]+bytes([good[-100] ^ 1])+good[-99:], good[:-1], b'', b'junk'):
+    other_report, flipped = good.replace(b'n\\": 3', b'n\\": 4', 1), good[:-100]+bytes([good[-100] ^ 1])+good[-99:]
+    for bad in (other_report, flipped, good[:-1], b'', b'junk'):
         assert bad != good
         (tmp_path/'w').write_bytes(bad)
         with pytest.raises(InputError, match='w is (damaged|not a safetensors file)'):
@@ -202,8 +205,8 @@ def test_a_history_comes_back(tmp_path):
         assert hist.rows == rows and hist.held_out == split and hist.test_acc == [500/7]*2
 
 
-@pytest.mark.parametrize('text, message', [('epoch\nx', 'is damaged'), ('epoch\n1,2\n', 'is damaged'), ('a,b\n1\n', 'is damaged'),
-                                           (None, 'does not exist')])
+@pytest.mark.parametrize('text, message', [('epoch\nx', 'is damaged'), ('epoch\n1,2\n', 'is damaged'),
+                                           ('a,b\n1\n', 'is damaged'), (None, 'does not exist')])
 def test_a_damaged_history_is_refused(tmp_path, text, message):
     if text is not None:
         (tmp_path/'h.csv').write_text(text)

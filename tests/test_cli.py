@@ -108,14 +108,17 @@ WRONG = [
     (['s5_train', '--data', 'digits', '--out', 'file/run'], 'file/run cannot be written'),
     (['s5_train', '--data', 'digits', '--out', '/proc/run'], '/proc/run cannot be written'),
     (['s5_train', '--data', 'digits', '--out', 'full'], 'full must be empty, found files in it; choose another folder'),
-    (['s5_train', '--root', 'damaged'], 'train-images-idx3-ubyte: wrong content: expected 47040016 bytes, found an empty'),
+    (['s5_train', '--root', 'damaged'],
+     'train-images-idx3-ubyte: wrong content: expected 47040016 bytes, found an empty file'),
     (['s5_train', '--root', 'typo'], 'root=typo is not a folder; create it or name another'),
-    (['s5_train', '--disable', 'warp'], "disable must name some of channels_last, retain_freed_memory, fused, got 'warp'"),
+    (['s5_train', '--disable', 'warp'],
+     "disable must name some of channels_last, retain_freed_memory, fused, got 'warp'"),
     (['s5_train', '--data', 'digits', '--save-interval-s', '-1'], 'save_interval_s must be at least 0, got -1.0'),
     (['s5_eval', 'nothing'], 'nothing/config.json does not exist; check the path'),
     (['s5_eval', 'stopped'], 'stopped is not finished; continue with: s5_train --resume stopped'),
-    (['s5_train', '--data', 'digits', '--out', 'stopped'], 'stopped must be empty, found files in it; choose another '
-                                                           'folder, or continue the run in it: s5_train --resume stopped'),
+    (['s5_train', '--data', 'digits', '--out', 'stopped'],
+     'stopped must be empty, found files in it; choose another folder, or continue the run in it: '
+     's5_train --resume stopped'),
     (['s5_train', '--resume', 'nothing'], 'nothing is not a run; name the folder of a stopped run'),
     (['s5_train', '--resume', 'stopped', '--epochs', '5', '--out', 'x'],
      '--resume continues a run as it was started; leave out --epochs --out'),
@@ -153,7 +156,8 @@ def test_bad_input_is_one_line_and_status_2(shell, odd_folders, here, args, mess
 @pytest.mark.parametrize('error, status, message', [
     (InputError('no'), 2, 'x: no'), (FileNotFoundError(2, 'gone', 'f'), 2, "x: [Errno 2] gone: 'f'"),
     (KeyboardInterrupt(), 130, 'x: interrupted'),
-    (Stopped(15, 'run'), 143, 'x: stopped; continue with: s5_train --resume run'), (ZeroDivisionError('bug'), None, '')])
+    (Stopped(15, 'run'), 143, 'x: stopped; continue with: s5_train --resume run'),
+    (ZeroDivisionError('bug'), None, '')])
 def test_how_a_command_ends(error, status, message, capsys):
     "A fault of ours keeps its traceback"
     with pytest.raises(SystemExit if status else type(error)) as e:
@@ -259,11 +263,13 @@ WRONG_MEASUREMENTS = [
     (['s5_bench', '--out', 'file'], 'results need a folder, but file is a file; name a folder'),
     (['s5_bench', '--out', 'file/x/y'], 'results need a folder, but file is a file; name a folder'),
     (['s5_bench', '--out', '/proc/x'], 'results need a writable folder, but /proc is not'),
-    (['s5_bench', '--data', 'digits'], '5,632 training images are needed, generated digits has 300; time fewer batches'),
+    (['s5_bench', '--data', 'digits'],
+     '5,632 training images are needed, generated digits has 300; time fewer batches'),
     (['s5_sweep', '--seeds', '0', '--data', 'digits'], 'seeds must be at least 1, got 0'),
     (['s5_sweep', '--change', 'bs=x'], "bs must be"),
     (['s5_sweep', '--change', 'rl=1'], 'a field must be one of name, epochs, bs, subset_frac'),
-    (['s5_sweep', '--data', 'digits', '--out', 'full/config.json'], 'full/config.json must be a table that sweep wrote'),
+    (['s5_sweep', '--data', 'digits', '--out', 'full/config.json'],
+     'full/config.json must be a table that sweep wrote'),
 ]
 
 

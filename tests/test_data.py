@@ -27,7 +27,9 @@ def lay_out(folder, files, compressed=True):
     raw = Path(folder)/'MNIST'/'raw'
     raw.mkdir(parents=True)
     for name, content in files.items():
-        (raw/(name if compressed else name.removesuffix('.gz'))).write_bytes(content if compressed else gzip.decompress(content))
+        if not compressed:
+            name, content = name.removesuffix('.gz'), gzip.decompress(content)
+        (raw/name).write_bytes(content)
     return raw
 
 
@@ -135,7 +137,7 @@ def test_nothing_is_decompressed_before_it_is_verified(tiny, tmp_path, monkeypat
     raw = lay_out(tmp_path/'d', tiny)
     (raw/f'{LABELS}.gz').write_bytes(gzip.compress(b'\0\0\x08\x01'+bytes(2**28)))
     load = gzip.decompress
-    monkeypatch.setattr(gzip, 'decompress', lambda b: load(b) if len(b) < 10_000 else pytest.fail('it was decompressed'))
+    monkeypatch.setattr(gzip, 'decompress', lambda b: load(b) if len(b) < 10_000 else pytest.fail('decompressed'))
     with pytest.raises(InputError, match=f'{LABELS}.gz: wrong length in bytes'):
         load_mnist(tmp_path/'d')
 
@@ -306,7 +308,8 @@ def test_a_wrong_magic_number_in_an_uncompressed_file():
 # --- IDX --------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('raw, message', [
-    (b'', 'found nothing'), (b'\0\0\x09\1', 'starts with 000008, found 00000901'), (b'\0\0\x08\3\0\0', 'found 00000803'),
+    (b'', 'found nothing'), (b'\0\0\x09\1', 'starts with 000008, found 00000901'),
+    (b'\0\0\x08\3\0\0', 'found 00000803'),
     (b'\0\0\x08\1\0\0\0\3ab', 'the header promises 3 elements, found 2'),
     (b'\0\0\x08\2'+b'\xff'*8, 'the header promises 18,446,744,065,119,617,025 elements, found 0')])
 def test_bad_idx_files_are_refused(raw, message):

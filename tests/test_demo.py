@@ -335,7 +335,7 @@ def test_for_screen_readers(opened):
     status = page.locator('#status')
     assert (status.get_attribute('role'), status.get_attribute('aria-live')) == ('status', 'polite')
     assert all(page.locator(f'#p{d} meter').get_attribute('aria-label') == f'Probability of {d}' for d in range(10))
-    assert page.locator('[role=status], output').count() == 2     # The prediction and the pen; nothing else is announced
+    assert page.locator('[role=status], output').count() == 2     # The prediction and the pen, nothing else
     assert 'Arrow keys' in page.locator('#draw').get_attribute('aria-label')
     for name in ('#seen', '#draw'):
         assert page.locator(name).get_attribute('aria-label')

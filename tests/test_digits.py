@@ -67,8 +67,8 @@ def test_fit_ink_crops_and_keeps_proportions_and_margin():
     assert fit_ink(x, 10).shape == (10, 3)
 
 
-@pytest.mark.parametrize('size, ink', [((28, 28), (0, 0, 5, 3)), ((28, 28), (20, 8, 28, 28)), ((300, 200), (100, 0, 290, 40)),
-                                       ((40, 400), (3, 5, 30, 390))])
+@pytest.mark.parametrize('size, ink', [((28, 28), (0, 0, 5, 3)), ((28, 28), (20, 8, 28, 28)),
+                                       ((300, 200), (100, 0, 290, 40)), ((40, 400), (3, 5, 30, 390))])
 def test_a_frame_is_centred_by_mass(size, ink):
     x = torch.zeros(size)
     top, left, bottom, right = ink

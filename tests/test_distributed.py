@@ -82,8 +82,9 @@ def torchrun(*args, processes=2, timeout=240, cwd=None):
     if sys.platform == 'win32':
         pytest.skip('torchrun is not tried on Windows')
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), 'CUDA_VISIBLE_DEVICES': ''}
-    return subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes),
-                           *map(str, args)], env=env, capture_output=True, text=True, timeout=timeout, cwd=cwd)
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes),
+               *map(str, args)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout, cwd=cwd)
 
 
 @pytest.mark.slow

@@ -9,10 +9,10 @@ from s5_mnist.model import LayerStats, Net, init_weights, layer_stats, summary_t
 
 def test_parameters():
     shapes = {k: list(p.shape) for k, p in Net().named_parameters()}
-    assert shapes == {'conv1.weight': [32, 1, 3, 3], 'conv1.bias': [32], 'conv2.weight': [64, 32, 3, 3], 'conv2.bias': [64],
-                      'conv3.weight': [128, 64, 3, 3], 'conv3.bias': [128], 'conv4.weight': [256, 128, 3, 3],
-                      'conv4.bias': [256], 'fc1.weight': [50, 4096], 'fc1.bias': [50], 'fc2.weight': [10, 50],
-                      'fc2.bias': [10]}
+    assert shapes == {
+        'conv1.weight': [32, 1, 3, 3], 'conv1.bias': [32], 'conv2.weight': [64, 32, 3, 3], 'conv2.bias': [64],
+        'conv3.weight': [128, 64, 3, 3], 'conv3.bias': [128], 'conv4.weight': [256, 128, 3, 3], 'conv4.bias': [256],
+        'fc1.weight': [50, 4096], 'fc1.bias': [50], 'fc2.weight': [10, 50], 'fc2.bias': [10]}
     assert sum(p.numel() for p in Net().parameters()) == 593_200
 
 
@@ -54,7 +54,8 @@ def test_an_unknown_initialisation_is_refused():
 def test_the_table_is_the_assignment_s():
     lines = summary_table(Net()).splitlines()
     assert max(map(len, lines)) <= 88
-    assert [line.split()[0] for line in lines[3:9]] == ['Conv2d-1', 'Conv2d-2', 'Conv2d-3', 'Conv2d-4', 'Linear-5', 'Linear-6']
+    assert [line.split()[0] for line in lines[3:9]] == [
+        'Conv2d-1', 'Conv2d-2', 'Conv2d-3', 'Conv2d-4', 'Linear-5', 'Linear-6']
     assert [line.split()[-1] for line in lines[3:9]] == ['320', '18,496', '73,856', '295,168', '204,850', '510']
     assert lines[10:13] == ['Total params: 593,200', 'Trainable params: 593,200', 'Non-trainable params: 0']
 
@@ -70,7 +71,8 @@ def test_what_each_layer_sees_and_costs():
     rows = layer_stats(Net())
     assert all(isinstance(r, LayerStats) for r in rows)
     assert [r.name for r in rows] == ['conv1', 'conv2', 'pool', 'conv3', 'conv4', 'pool', 'fc1', 'fc2']
-    assert [r.field for r in rows] == [3, 5, 6, 10, 14, 16, 28, 28] and [r.stride for r in rows][:6] == [1, 1, 2, 2, 2, 4]
+    assert [r.field for r in rows] == [3, 5, 6, 10, 14, 16, 28, 28]
+    assert [r.stride for r in rows][:6] == [1, 1, 2, 2, 2, 4]
     macs = {r.name: r.macs for r in rows if r.macs}
     assert macs == dict(conv1=32*26*26*9, conv2=64*24*24*32*9, conv3=128*10*10*64*9, conv4=256*8*8*128*9,
                         fc1=50*4096, fc2=500)

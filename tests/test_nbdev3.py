@@ -20,7 +20,8 @@ def nbdev3(tmp_path_factory, copy):
     folder = tmp_path_factory.mktemp('nbdev3')
     subprocess.run([sys.executable, '-m', 'venv', folder/'venv'], check=True)
     commands = folder/'venv'/('Scripts' if os.name == 'nt' else 'bin')
-    pip = subprocess.run([commands/'python', '-m', 'pip', 'install', '--quiet', 'nbdev>=3,<4'], capture_output=True, text=True)
+    pip = subprocess.run([commands/'python', '-m', 'pip', 'install', '--quiet', 'nbdev>=3,<4'], capture_output=True,
+                         text=True)
     if pip.returncode:
         pytest.skip(f'nbdev 3 cannot be installed: {pip.stderr.strip().splitlines()[-1]}')
     packages = subprocess.run([commands/'python', '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))'],

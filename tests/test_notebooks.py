@@ -31,9 +31,10 @@ def test_all_lists_what_the_notebook_exports(name):
     for cell in cells(CHAPTERS[name]):
         if cell['cell_type'] == 'code' and marked(cell, 'export', 'exports'):
             for node in ast.parse(source(cell)).body:
-                targets = [t for t in getattr(node, 'targets', [])]
-                found = [getattr(node, 'name', None)] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else [
-                    e.id for t in targets for e in (t.elts if isinstance(t, ast.Tuple) else [t]) if isinstance(e, ast.Name)]
+                targets = [e for t in getattr(node, 'targets', [])
+                           for e in (t.elts if isinstance(t, ast.Tuple) else [t])]
+                found = [node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else [
+                    e.id for e in targets if isinstance(e, ast.Name)]
                 public |= {n for n in found if not n.startswith('_')}
     assert set(module.__all__) == public
 
@@ -48,7 +49,8 @@ def undocumented(symbol, obj):
         tree, lines = ast.parse(code), code.splitlines()
         missing += [f'{symbol}.{n.target.id}' for n in tree.body[0].body if isinstance(n, ast.AnnAssign)
                     and '#' not in lines[n.lineno-1]]
-        methods = [m for k, m in vars(obj).items() if inspect.isfunction(m) and not k.startswith('_') and k != 'forward']
+        methods = [m for k, m in vars(obj).items()
+                   if inspect.isfunction(m) and not k.startswith('_') and k != 'forward']
         missing += [f'{symbol}.{m.__name__}: docstring' for m in methods if not m.__doc__
                     and m.__code__.co_filename == inspect.getsourcefile(obj) and not commented(m)]
         if '__init__' not in vars(obj) or '@dataclass' in lines[0] or issubclass(obj, tuple):

@@ -1,4 +1,4 @@
-"""What a reader sees on a page: nothing is cut off, and every text stands out from its background, by day and by night."""
+"""What a reader sees on a page: nothing is cut off, and every text stands out from its background, in both themes."""
 import json
 import shutil
 import subprocess
@@ -62,7 +62,8 @@ def test_faults_are_found(browser, serve, tmp_path):
     head = ('<!doctype html><meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
             '<style>pre { overflow-x: auto } @media (prefers-color-scheme: dark) '
             '{ body { background: #16191e; color: #d9dce1 } .bad { color: #000 } }</style><main>')
-    (tmp_path/'good.html').write_text(f'{head}<pre>short</pre><button style="color: inherit; background: none">Undo</button>')
+    (tmp_path/'good.html').write_text(f'{head}<pre>short</pre>'
+                                      '<button style="color: inherit; background: none">Undo</button>')
     (tmp_path/'bad.html').write_text(f'{head}<pre>{"long "*99}</pre><pre class="bad">black</pre>'
                                      '<p style="opacity: .3">pale</p>')
     assert faults(browser, serve(tmp_path), ['good.html']) == []

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from s5_mnist.core import InputError
 from s5_mnist.inference import as_input, predict
-from s5_mnist.preprocessing import (MAX_PIXELS, STROKE_WIDTHS, _stroke_width, preprocess, preprocess_stages, read_picture,
-                                 source_name)
+from s5_mnist.preprocessing import (MAX_PIXELS, STROKE_WIDTHS, _stroke_width, preprocess, preprocess_stages,
+                                    read_picture, source_name)
 from s5_mnist.pretrained import load_pretrained
 
 
@@ -257,7 +257,7 @@ def test_bad_files_are_named(name, tmp_path):
 @pytest.mark.parametrize('source, said', [
     ('nowhere.png', 'nowhere.png does not exist; check the path'), (None, 'the NoneType is not a picture'),
     (7, 'the int is not a picture; pass a path, an image or an array'),
-    (np.zeros((2, 3, 28, 28)), r'the ndarray must be one picture of shape .* found \[2, 3, 28, 28\]; pass pictures one'),
+    (np.zeros((2, 3, 28, 28)), r'the ndarray must be one picture of shape .* found \[2, 3, 28, 28\]; pass pictures'),
     (torch.zeros(28), r'found \[28\]'), (np.zeros((30, 30, 9)), r'found \[30, 30, 9\]'),
     (np.full((30, 30), np.nan), 'found nan to nan; rescale it'), (np.full((30, 30), np.inf), 'found inf to inf'),
     (noise(30, 30)-300., 'found -300 to -45'), (np.full((30, 30), 1e6), 'found 1e[+]06'),

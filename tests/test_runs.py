@@ -116,15 +116,19 @@ def flip(path, at):
     (lambda d: (d/'config.json').write_text('{"version": 3}'), 'config.json must be in format 2, found format 3'),
     (lambda d: (d/'config.json').write_text('{"version": 1, "recipe": {}}'), 'found format 1; s5_mnist 0.1.0 reads it'),
     (lambda d: (d/'config.json').write_text('{"version": 2}'), 'config.json must hold a recipe, found none'),
-    (lambda d: (d/'config.json').write_text('{"version": 2, "recipe": {"speed": 3}}'), "must be one of .*; got 'speed'"),
+    (lambda d: (d/'config.json').write_text('{"version": 2, "recipe": {"speed": 3}}'),
+     "must be one of .*; got 'speed'"),
     (lambda d: swap(d/'config.json', '"bs": 128', '"bs": 64'), 'config.json does not belong to model.safetensors'),
-    (lambda d: swap(d/'config.json', '"fused": true', '"fused": "no"'), "fused must be one of .False, True., found 'no'"),
+    (lambda d: swap(d/'config.json', '"fused": true', '"fused": "no"'),
+     "fused must be one of .False, True., found 'no'"),
     (lambda d: swap(d/'config.json', '"seed": 6', '"seed": 7'), 'config.json does not belong to model.safetensors'),
-    (lambda d: swap(d/'report.json', '"correct": ', '"correct": 1'), 'report.json does not belong to model.safetensors'),
+    (lambda d: swap(d/'report.json', '"correct": ', '"correct": 1'),
+     'report.json does not belong to model.safetensors'),
     (lambda d: swap(d/'history.csv', ',200,', ',200,', cut=1), 'history.csv does not belong to model.safetensors'),
     (lambda d: flip(d/'model.safetensors', -1000), 'model.safetensors is damaged: its checksum'),
     (lambda d: flip(d/'model.safetensors', 300), 'model.safetensors'),
-    (lambda d: (d/'config.json').write_text('{"version": 2, "recipe": {"bs": "x"}}'), "bs must be of type int, got 'x'"),
+    (lambda d: (d/'config.json').write_text('{"version": 2, "recipe": {"bs": "x"}}'),
+     "bs must be of type int, got 'x'"),
     (lambda d: (d/'history.csv').write_text('epoch\nx'), 'history.csv is damaged'),
     (lambda d: (d/'history.csv').unlink(), 'history.csv does not exist'),
     (lambda d: (d/'report.json').unlink(), 'is not finished; continue with: s5_train --resume'),
@@ -195,7 +199,7 @@ def test_train_uses_what_the_machine_has_unless_it_is_disabled(small, tmp_path, 
     plain = train('fast', small, tmp_path/'plain', disable=','.join(COMPUTE_OPTIONS), **QUICK)
     assert not any(plain.report[s] for s in COMPUTE_OPTIONS) and len(calls) == cpu.retain_freed_memory
     assert plain.net.conv2.weight.is_contiguous()
-    with pytest.raises(InputError, match="disable must name some of channels_last, retain_freed_memory, fused, got 'warp'"):
+    with pytest.raises(InputError, match="must name some of channels_last, retain_freed_memory, fused, got 'warp'"):
         train('fast', small, tmp_path/'x', disable='warp')
     assert not (tmp_path/'x').exists()
 
@@ -302,7 +306,7 @@ def test_files_of_another_run_are_refused(small, tmp_path):
     (b/'last.ckpt').write_bytes(data[:-1])
     with pytest.raises(InputError, match='last.ckpt is damaged: its checksum does not match its content'):
         resume(b, small, device='cpu')
-    with pytest.raises(InputError, match='b needs the data it started with: expected generated digits .*, found others'):
+    with pytest.raises(InputError, match='b needs the data it started with: expected generated .*, found others'):
         resume(b, small._replace(name='others'), device='cpu')
     with pytest.raises(InputError, match="b was trained on 'generated digits .*', which cannot be loaded by name"):
         resume(b, device='cpu')
@@ -311,7 +315,8 @@ def test_files_of_another_run_are_refused(small, tmp_path):
 def test_data_sets_that_can_be_loaded_by_name():
     assert [dataset_kind(n, 'x') for n in ('MNIST', 'generated digits')] == ['mnist', 'digits']
     for name in ('mine', None, ''):
-        with pytest.raises(InputError, match=f'x was trained on {name!r}, which cannot be loaded by name; choose a data set'):
+        message = f'x was trained on {name!r}, which cannot be loaded by name; choose a data set'
+        with pytest.raises(InputError, match=message):
             dataset_kind(name, 'x')
 
 
@@ -348,7 +353,8 @@ def test_a_training_that_diverges_keeps_the_checkpoint_before(small, tmp_path):
     with pytest.raises(InputError, match='the loss is .*; .*last.ckpt holds the last good state'):
         train('s5', small, tmp_path/'run', epochs=9, lr=300., save_interval_s=0., **QUICK)
     other, g = Net(), torch.Generator()
-    load_checkpoint(tmp_path/'run'/'last.ckpt', other, *make_optimizer(other, RECIPES['s5'], 1), g, loaders(small).train)
+    opt, sched = make_optimizer(other, RECIPES['s5'], 1)
+    load_checkpoint(tmp_path/'run'/'last.ckpt', other, opt, sched, g, loaders(small).train)
     assert all(p.isfinite().all() for p in other.parameters())
 
 

@@ -1,4 +1,4 @@
-"""Runs in processes of their own that are killed or interrupted: nothing is lost, and the result is the same to the bit."""
+"""Runs in processes of their own, killed or interrupted: nothing is lost, and the result is the same to the bit."""
 import os
 import random
 import shutil
@@ -142,5 +142,6 @@ def test_the_command_does_not_guess_the_data_of_a_run(start, tmp_path, monkeypat
     with pytest.raises(SystemExit) as done:
         cli.s5_train.main(['--resume', str(tmp_path/'run'), '--device', 'cpu'])
     assert done.value.code == 2
-    assert "run was trained on 'generated digits (300 + 130, seed 0)', which cannot be loaded" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "run was trained on 'generated digits (300 + 130, seed 0)', which cannot be loaded" in err
     assert (tmp_path/'run'/'last.ckpt').exists()

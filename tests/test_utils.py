@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from s5_mnist.core import InputError
-from s5_mnist.utils import (calibration_bins, calibration_error, plot_accuracy_by, plot_accuracy_metrics, plot_confusion,
-                            plot_mistakes, plot_reliability, plot_samples, set_seed, wilson_interval)
+from s5_mnist.utils import (calibration_bins, calibration_error, plot_accuracy_by, plot_accuracy_metrics,
+                            plot_confusion, plot_mistakes, plot_reliability, plot_samples, set_seed, wilson_interval)
 
 
 def test_one_seed_for_python_numpy_and_torch():
