@@ -50,6 +50,7 @@ def prepared(tmp_path_factory):
     return arrays, torch.tensor(out).view(-1, 28, 28), refused
 
 
+@pytest.mark.slow
 def test_the_page_prepares_drawings_as_preprocess_does(prepared):
     arrays, theirs, refused = prepared
     assert len(theirs) == len(arrays) == 80

@@ -114,7 +114,8 @@ CHOICES += [ComputeOptions(**{o: True}) for o in COMPUTE_OPTIONS if ComputeOptio
 CHOICES += [ComputeOptions('float32', True, True, True)]
 
 
-@pytest.mark.parametrize('options', CHOICES, ids=str)
+@pytest.mark.parametrize('options', [pytest.param(o, id=str(o), marks=() if o == CHOICES[-1] else pytest.mark.slow)
+                                     for o in CHOICES])
 def test_options_in_float32_follow_the_plain_loss_curve(small, plain, options):
     "The same loss in every batch of an epoch, up to rounding"
     assert len(plain) == 10 and plain[-1] < 0.8*plain[0]
