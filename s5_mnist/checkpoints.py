@@ -17,10 +17,12 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch.optim.lr_scheduler import LRScheduler
 
 # %% ../nbs/06_checkpoints.ipynb #f9d6abad
 from .core import InputError, PathLike, atomic_write, read_text
 from .core import write_csv, wrong_format
+from .data import Batches
 from .training import EpochState, History
 
 # %% ../nbs/06_checkpoints.ipynb #3eb9fba5
@@ -88,7 +90,7 @@ def read_weights(
 def check_weights(
     state:dict, # Tensors by name
     net:torch.nn.Module, # Network that they should fit
-    path, # Where they come from, for the message
+    path:PathLike, # Where they come from, for the message
 )->None: # InputError if a name, shape or value is wrong
     "Refuse weights that do not belong to such a network"
     expected = net.state_dict()
@@ -119,10 +121,10 @@ def save_checkpoint(
     path:PathLike, # File to write or replace
     net:torch.nn.Module, # Network that is being trained
     opt:torch.optim.Optimizer, # Its optimiser
-    sched, # Its learning rate scheduler, or None
+    sched:LRScheduler|None, # Its learning rate scheduler, if any
     generator:torch.Generator, # Randomness of order and augmentation
     hist:History, # History so far
-    dl=None, # Training batches; needed in the middle of an epoch
+    dl:Batches|None=None, # Training batches; needed in the middle of an epoch
     run:dict|None=None, # Identity of the run, as numbers and strings
 )->None:
     "Write everything that a training needs in order to continue"
@@ -166,9 +168,9 @@ def load_checkpoint(
     path:PathLike, # File that save_checkpoint wrote
     net:torch.nn.Module, # Network, changed in place like everything below
     opt:torch.optim.Optimizer, # Optimiser of its parameters
-    sched, # Its learning rate scheduler, or None
+    sched:LRScheduler|None, # Its learning rate scheduler, if any
     generator:torch.Generator, # Randomness of order and augmentation
-    dl=None, # Training batches, told where to continue
+    dl:Batches|None=None, # Training batches, told where to continue
     run:dict|None=None, # Identity that the checkpoint must have; None accepts any
 )->History: # History so far, to pass to fit
     "Restore a training to the moment at which a checkpoint was saved"

@@ -67,7 +67,7 @@ def write_json(
 # %% ../nbs/core.ipynb #79f17602
 def wrong_format(
     path:PathLike, # File that was read
-    found, # Its format
+    found:object, # Its format, whatever the file says
     expected:int, # Format that this version of the package reads
 )->InputError: # Error to raise
     "What is wrong with a file in another format, and which version reads it"

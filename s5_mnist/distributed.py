@@ -9,7 +9,7 @@ __all__ = ['rank', 'world_size', 'ShardedBatches', 'loss_divisor', 'sum_over_ran
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from importlib import import_module
@@ -36,7 +36,7 @@ class ShardedBatches:
     "Every `size`-th image of each batch of `dl`, starting with image `rank`"
     validated = True # Like Batches
     def __init__(self,
-        dl, # Batches, equal in all processes
+        dl:Iterable, # Batches, equal in all processes
         rank:int, # Number of this process, from 0
         size:int, # Number of processes
     ):
@@ -62,7 +62,7 @@ class ShardedBatches:
 
 # %% ../nbs/distributed.ipynb #32e73d88
 def loss_divisor(
-    dl, # Loader of the current batch
+    dl:Iterable, # Loader of the current batch
     y:torch.Tensor, # Labels of the current batch, in this process
 )->float: # Number of images, averaged over the processes
     "What to divide the summed loss of a batch by, to get the gradient of its mean"
@@ -70,7 +70,7 @@ def loss_divisor(
 
 # %% ../nbs/distributed.ipynb #cb816b67
 def sum_over_ranks(
-    dl, # Loader that the values were collected from
+    dl:Iterable, # Loader that the values were collected from
     *values:float, # Sums and counts of this process
 )->list[float]: # Their totals over all processes
     "Add up values over the processes that share a loader"
@@ -82,7 +82,7 @@ def sum_over_ranks(
 
 # %% ../nbs/distributed.ipynb #42e1065d
 def gather_batches(
-    dl, # Loader that the results were computed from
+    dl:Iterable, # Loader that the results were computed from
     results:list, # One tensor for each batch, with a row for each image
 )->torch.Tensor: # A row for each image of the loader, in order, on the CPU
     "Concatenate results over all batches and processes"

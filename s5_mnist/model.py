@@ -30,14 +30,14 @@ class Net(nn.Module):
         self.fc1 = nn.Linear(256*4*4, 50)
         self.fc2 = nn.Linear(50, 10)
 
-    def features(self, x): # Output of each convolution, before ReLU and pooling
+    def features(self, x:torch.Tensor)->tuple: # Outputs before ReLU and pooling
         conv1 = self.conv1(x)                         # [B,32,26,26]
         conv2 = self.conv2(F.relu(conv1))             # [B,64,24,24]
         conv3 = self.conv3(F.relu(self.pool(conv2)))  # [B,128,10,10]
         conv4 = self.conv4(F.relu(conv3))             # [B,256,8,8]
         return conv1, conv2, conv3, conv4
 
-    def classify(self, x): # Logits from the last maps, [B,256,4,4]
+    def classify(self, x:torch.Tensor)->torch.Tensor: # Logits from maps [B,256,4,4]
         x = F.relu(self.fc1(x.flatten(1)))            # [B,50]
         return self.fc2(x)                            # [B,10]
 

@@ -6,6 +6,7 @@
 __all__ = ['PRETRAINED', 'load_pretrained', 'pretrained_report', 'load_network', 'save_pretrained']
 
 # %% ../nbs/pretrained.ipynb #6304ea90
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -53,7 +54,7 @@ def load_network(
 def save_pretrained(
     run:Run, # Finished run, as from train or load_run
     path:PathLike, # safetensors file to write or replace
-    test_dl, # Test batches, as for evaluate
+    test_dl:Iterable, # Test batches, as for evaluate
 )->dict: # The report that is stored in the file
     "Write a run's weights in float16, with their score in that precision"
     if run.recipe.n_valid:

@@ -7,7 +7,7 @@ __all__ = ['RECIPES', 'Recipe', 'get_recipe', 'parse_changes', 'newton_schulz', 
            'zero_outer_weights', 'scale_logits', 'TrainingParts', 'build_training', 'training_phases']
 
 # %% ../nbs/05_recipes.ipynb #0e4e8c18
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 from torch.optim import SGD
-from torch.optim.lr_scheduler import OneCycleLR, StepLR
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 
 # %% ../nbs/05_recipes.ipynb #efcfd844
 from .augment import AUGMENTS
@@ -162,7 +162,7 @@ def newton_schulz(
 class Muon(torch.optim.Optimizer):
     "SGD with Nesterov momentum, orthogonalised in groups with `muon=True`"
     def __init__(self,
-        params, # Groups of parameters, each with its lr and whether it is muon
+        params:Iterable, # Groups of parameters, each with its lr, muon=True or False
         momentum:float=0.9, # 0 to 0.999
         weight_decay:float=0., # L2 penalty of the other groups, 0 to 1
         muon_weight_decay:float=0., # Decoupled weight decay of the muon groups, 0 to 10
@@ -218,7 +218,7 @@ class CropStart(torch.nn.Module):
         super().__init__()
         self.net, self.crop_steps, self.step = net, crop_steps, step
 
-    def forward(self, x): # [B,1,28,28] to logits [B,10]
+    def forward(self, x:torch.Tensor)->torch.Tensor: # [B,1,28,28] to logits [B,10]
         if not self.training or self.step >= self.crop_steps: return self.net(x)
         self.step += 1
         *_, x = self.net.features(x[..., 4:24, 4:24])    # [B,1,20,20] -> [B,256,4,4]
@@ -251,7 +251,7 @@ class TrainingParts(NamedTuple):
     net: Net                     # Network with its initial weights
     dls: Loaders                 # Batches, on the device of the network
     opt: torch.optim.Optimizer   # Optimiser of the network's parameters
-    sched: torch.optim.lr_scheduler.LRScheduler # Schedule of the learning rate
+    sched: LRScheduler           # Schedule of the learning rate
     generator: torch.Generator   # Randomness of order and augmentation
 
 # %% ../nbs/05_recipes.ipynb #1c7e110b
@@ -278,7 +278,7 @@ def build_training(
 # %% ../nbs/05_recipes.ipynb #8732be98
 def training_phases(
     recipe:Recipe, # What to do
-    train_dl, # Training batches; their augmentation is changed for the last phase
+    train_dl:Iterable, # Training batches; the last phase changes their augmentation
 )->Iterator[int]: # Number of epochs at the end of each phase
     "Train with full augmentation first, then with a milder one"
     train_dl = getattr(train_dl, 'dl', train_dl) # Inside ShardedBatches

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from fastcore.imports import in_notebook
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
 # %% ../nbs/03_training.ipynb #41a5adf7
@@ -143,24 +144,24 @@ class History:
     held_out: str = 'test'   # Set scored after each epoch: 'test' or 'validation'
     state: EpochState|None = None # Progress, in the middle of an epoch
 
-    def begin_epoch(self, epoch, opt): # Its number, from 1; the optimiser
+    def begin_epoch(self, epoch:int, opt:torch.optim.Optimizer)->EpochState:
         "The state of an epoch: a new one, or the one to resume"
         if self.state is None:
             lr = opt.param_groups[0]['lr']
             self.state = EpochState(epoch, lr, time.perf_counter())
         return self.state
 
-    def end_epoch(self, row): # Everything about the epoch but its seconds
+    def end_epoch(self, row:dict): # Everything about the epoch but its seconds
         "Add a row for the epoch that has ended"
         seconds = time.perf_counter()-self.state.started
         self.rows.append(row | dict(seconds=seconds))
         self.state = None
 
-    def column(self, name): # Key of the rows
+    def column(self, name:str)->list: # Key of the rows
         "One value per epoch"
         return [r[name] for r in self.rows]
 
-    def percent(self, split): # 'train', 'test' or 'validation'
+    def percent(self, split:str)->list: # 'train', 'test' or 'validation'
         "Accuracy of each epoch, %"
         return [100*r[f'{split}_correct']/r[f'{split}_n'] for r in self.rows]
 
@@ -201,7 +202,7 @@ def train_epoch(
     net:torch.nn.Module, # Network, trained in place
     dl:Iterable, # Batches (x, y), for example Batches or a torch DataLoader
     opt:torch.optim.Optimizer, # Optimiser of the network's parameters
-    sched=None, # Learning rate scheduler to step after each batch, if any
+    sched:LRScheduler|None=None, # Scheduler to step after each batch, if any
     label_smoothing:float=0., # Fraction of the target given to all digits, 0 to 1
     precision:str='float32', # 'float32' or 'bf16'
     title:str='', # Title of the progress bar
@@ -242,7 +243,7 @@ def fit(
     train_dl:Iterable, # Batches (x, y), for example Batches or a torch DataLoader
     test_dl:Iterable|None, # Batches to score after each epoch; None skips the scoring
     opt:torch.optim.Optimizer, # Optimiser of the network's parameters
-    sched=None, # Learning rate scheduler, if any
+    sched:LRScheduler|None=None, # Learning rate scheduler, if any
     epochs:int=20, # Number of rows that the history has at the end, at least 1
     step_per_batch:bool=False, # Step the scheduler after each batch, not each epoch
     hook:Callable|None=None, # Function of the history, for each batch and epoch

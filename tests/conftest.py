@@ -19,6 +19,8 @@ from notebooks import NOTEBOOKS, ROOT, call # noqa: F401 (for the test files)
 from s5_mnist import data as data_module
 from s5_mnist.data import IdxFile, generated_data, load_mnist
 from s5_mnist.digits import generate_digits
+from s5_mnist.preprocessing import preprocess
+from s5_mnist.pretrained import load_pretrained
 from s5_mnist.runs import train
 
 matplotlib.use('Agg')
@@ -114,6 +116,19 @@ def tiny(tmp_path, monkeypatch):
 def flat(net):
     "All parameters of a network, one after the other"
     return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+@pytest.fixture(scope='session')
+def net():
+    "The network that comes with the package"
+    return load_pretrained()
+
+
+@pytest.fixture(scope='session')
+def two():
+    "A drawn 2 as the network sees it"
+    from drawings import drawn # Which takes STROKES from here
+    return preprocess(drawn('2'))
 
 
 # --- the project as a whole -------------------------------------------------------------------------------------

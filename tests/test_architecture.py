@@ -22,17 +22,6 @@ BIN = Path(sysconfig.get_path('scripts'))
 ORDER = ('core device digits data model utils distributed training augment recipes checkpoints runs pretrained '
          'preprocessing inference timing benchmark sweeps cli').split()
 MAX_LINES, MAX_WIDTH = 400, 88
-# Parameters without an annotation, until they have one
-UNANNOTATED = {
-    'core.wrong_format(found)', 'model.Net.features(x)', 'model.Net.classify(x)',
-    'distributed.ShardedBatches.__init__(dl)', 'distributed.loss_divisor(dl)', 'distributed.sum_over_ranks(dl)',
-    'distributed.gather_batches(dl)',
-    'training.History.begin_epoch(epoch)', 'training.History.begin_epoch(opt)', 'training.History.end_epoch(row)',
-    'training.History.column(name)', 'training.History.percent(split)', 'training.train_epoch(sched)',
-    'training.fit(sched)', 'recipes.Muon.__init__(params)', 'recipes.CropStart.forward(x)',
-    'recipes.training_phases(train_dl)',
-    'checkpoints.check_weights(path)', 'checkpoints.save_checkpoint(sched)', 'checkpoints.save_checkpoint(dl)',
-    'checkpoints.load_checkpoint(sched)', 'checkpoints.load_checkpoint(dl)', 'pretrained.save_pretrained(test_dl)'}
 
 
 # --- what a module imports --------------------------------------------------------------------------------------
@@ -219,8 +208,7 @@ def test_every_public_parameter_is_annotated(sources):
         found = bad_annotations(code)
         missing |= {f'{name}.{p}' for p in found[0]}
         narrow |= {f'{name}.{p}' for p in found[1]}
-    assert not missing-UNANNOTATED and not narrow, (missing-UNANNOTATED, narrow)
-    assert not UNANNOTATED-missing, f'these are annotated now: {UNANNOTATED-missing}'
+    assert not missing and not narrow, (missing, narrow)
 
 
 def test_bad_annotations_are_seen():

@@ -13,18 +13,8 @@ from s5_mnist.inference import (PixelInput, as_input, export_network, export_onn
                                 plot_feature_maps, plot_filters, plot_occlusion, predict)
 from s5_mnist.model import Net, init_weights
 from s5_mnist.preprocessing import preprocess
-from s5_mnist.pretrained import load_pretrained, pretrained_report
+from s5_mnist.pretrained import pretrained_report
 from s5_mnist.utils import set_seed
-
-
-@pytest.fixture(scope='module')
-def net():
-    return load_pretrained()
-
-
-@pytest.fixture(scope='module')
-def two():
-    return preprocess(drawn('2'))
 
 
 # --- predictions ------------------------------------------------------------------------------------------------

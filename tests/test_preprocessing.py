@@ -13,22 +13,11 @@ from s5_mnist.core import InputError
 from s5_mnist.inference import as_input, predict
 from s5_mnist.preprocessing import (MAX_PIXELS, STROKE_WIDTHS, _stroke_width, preprocess, preprocess_stages,
                                     read_picture, source_name)
-from s5_mnist.pretrained import load_pretrained
 
 
 def slow(*values):
     "A parameter of a test that runs only with --slow"
     return pytest.param(*values, marks=pytest.mark.slow)
-
-
-@pytest.fixture(scope='module')
-def net():
-    return load_pretrained()
-
-
-@pytest.fixture(scope='module')
-def two():
-    return preprocess(drawn('2'))
 
 
 # --- any picture ------------------------------------------------------------------------------------------------
