@@ -98,7 +98,8 @@ class Table:
         self.left = left
 
     def _repr_markdown_(self):
-        rule = [':--']*self.left + ['--:']*(len(self.rows[0])-self.left)
+        widths = [max(map(len, column))+1 for column in zip(*self.rows)]
+        rule = [':'+'-'*w if i < self.left else '-'*w+':' for i,w in enumerate(widths)]
         rows = self.rows[0], rule, *self.rows[1:]
         return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 

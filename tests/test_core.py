@@ -118,7 +118,7 @@ def test_another_format_is_named(found, message):
 def test_a_table_is_text_in_a_terminal_and_markdown_on_a_page():
     table = Table(['what', 'n', 'time, s'], [['a', 12, 1.5], ['longer', '3', '10.25']])
     assert str(table) == repr(table) == 'what     n  time, s\na       12      1.5\nlonger   3    10.25'
-    assert table._repr_markdown_() == ('| what | n | time, s |\n| :-- | --: | --: |\n| a | 12 | 1.5 |\n'
+    assert table._repr_markdown_() == ('| what | n | time, s |\n| :------- | ---: | --------: |\n| a | 12 | 1.5 |\n'
                                        '| longer | 3 | 10.25 |')
     assert Table(['a', 'b'], [['x', 'y']], left=2)._repr_markdown_().splitlines()[1] == '| :-- | :-- |'
     assert str(Table(['a'], [])) == 'a'

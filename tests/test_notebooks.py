@@ -123,6 +123,52 @@ def test_a_notebook_is_not_too_large(path):
     assert path.stat().st_size < 300_000
 
 
+def defined(cell):
+    "The public functions and classes that a cell defines"
+    return [n.name for n in ast.parse(source(cell)).body
+            if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith('_')]
+
+
+def misplaced(all_cells):
+    """What goes wrong with sources on the page. nbdev moves an `exports` cell below the heading that follows it, so a cell
+    must define one public symbol at most, and one that defines none must be followed by a sentence or a demonstration"""
+    for i, cell in enumerate(all_cells):
+        if cell['cell_type'] != 'code' or not marked(cell, 'export', 'exports'):
+            continue
+        if len(defined(cell)) > 1:
+            yield f'cell {i} defines {defined(cell)}'
+        if not marked(cell, 'exports') or defined(cell):
+            continue
+        for following in all_cells[i+1:]:
+            if following['cell_type'] == 'markdown' or not marked(following, 'export', 'exports', 'hide'):
+                break
+            if marked(following, 'export', 'exports') and defined(following):
+                yield f'cell {i} is shown as the source of {defined(following)}'
+                break
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_each_source_is_shown_below_its_own_heading(path):
+    assert not list(misplaced(cells(path)))
+
+
+def test_misplaced_sources_are_seen():
+    def code(*lines):
+        return dict(cell_type='code', source='\n'.join(lines))
+    bad = [code('#| exports', 'X = 1'), code('#| hide', '1'), code('#| export', 'def f(): pass'),
+           code('#| exports', 'def g(): pass', 'def h(): pass')]
+    assert list(misplaced(bad)) == ["cell 0 is shown as the source of ['f']", "cell 3 defines ['g', 'h']"]
+    assert not list(misplaced([bad[0], dict(cell_type='markdown', source='A sentence.'), bad[2]]))
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_symbol_is_inside_a_link(path):
+    "nbdev links symbols by itself, and a link inside a link is shown as plain text"
+    for i, cell in enumerate(cells(path)):
+        if cell['cell_type'] == 'markdown':
+            assert not re.search(r'\[`[A-Za-z_.]+`\]\(', source(cell)), f'{path.name} cell {i}'
+
+
 # --- what is published ------------------------------------------------------------------------------------------
 
 def test_no_data_in_the_repository():
