@@ -2,14 +2,15 @@
 import contextlib
 import csv
 import json
+import statistics
 
 import pytest
 import torch
 from conftest import ROOT
 
 from s5_mnist import benchmark, cli
-from s5_mnist.benchmark import (RUNGS, assignment_seconds, check_folder, job_lines, ladder_table, limit_lines,
-                                measure_speed, plot_ladder, rest_lines, save_speed, speed_report, training_flops)
+from s5_mnist.benchmark import (RUNGS, assignment_seconds, check_folder, import_table, inference_table, job_table, ladder_table,
+                                limit_table, measure_speed, plot_ladder, run_table, save_speed, speed_report, training_flops)
 from s5_mnist.core import InputError
 from s5_mnist.device import COMPUTE_OPTIONS, ComputeOptions, native_bf16
 
@@ -140,18 +141,23 @@ def test_the_tables_hold_what_was_measured(found):
         assert f' {mid:.1f} ({low:.1f} to {high:.1f}) ' in row and f' {60_000/mid:,.0f} ' in row
     assert rows[0].endswith(' 1.00')
     assert assignment_seconds(found) == 20*(sorted(found['epochs'][names[0]])[2]+sorted(found['scoring'])[2])
-    assert [line.split()[0] for line in limit_lines(found).splitlines()] == ['float32', 'bf16', 'fastest']
-    for job in found['jobs']:
-        assert str(job['correct']) in job_lines(found)
-    assert rest_lines(found).count('images/s') == 4
+    for precision, peak, limit, best, share in limit_table(found).rows[1:]:
+        assert peak == f'{statistics.median(found["peaks"][precision])/1e9:,.0f}'
+        assert abs(float(share.strip('%'))-100*float(limit)/float(best)) < 1
+    assert [r[2] for r in run_table(found).rows[1:]] == [f'{j["correct"]:,}' for j in found['jobs']]
+    seconds = statistics.median(j['seconds'] for j in found['jobs'])
+    assert job_table(found).rows[2][2] == f'{assignment_seconds(found)/seconds:.3g}'
+    assert [r[0] for r in inference_table(found).rows[1:]] == ['1', '512']
+    assert [r[0] for r in import_table(found).rows[1:]] == ['torch', 's5_mnist.model']
 
 
 def test_the_report_fits_a_terminal(found):
     for f in (found, found | dict(jobs=[])):
         report = speed_report(f)
         assert max(map(len, report.splitlines())) <= 88
-        assert all(part in report for part in (str(ladder_table(f)), limit_lines(f), rest_lines(f)))
-        assert ('held-out images' in report) == bool(f['jobs']) and report.startswith(f['device'])
+        parts = ladder_table, limit_table, inference_table, import_table, *[job_table, run_table]*bool(f['jobs'])
+        assert all(str(part(f)) in report for part in parts)
+        assert ('whole command' in report) == bool(f['jobs']) and report.startswith(f['device'])
 
 
 def test_the_picture_shows_each_rung_and_the_limit(found):
