@@ -1,7 +1,9 @@
 """What a reader sees on a page: nothing is cut off, and every text stands out from its background, in both themes."""
 import json
+import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 from conftest import NOTEBOOKS, ROOT
@@ -95,6 +97,20 @@ def test_every_page_of_the_site_is_legible(copy, browser, serve):
     names = sorted(p.name for p in (copy/'_docs').glob('*.html'))
     assert len(names) == len(NOTEBOOKS)+len(list((ROOT/'nbs').glob('*.qmd')))
     assert faults(browser, serve(copy/'_docs'), names) == []
+    found = {e['objectID']: e['section'] for e in json.loads((copy/'_docs/search.json').read_text())}
+    assert found['training.html#evaluate'] == 'evaluate' and found['model.html#net'] == 'Net'
+
+
+def test_each_public_symbol_is_found_by_the_search(tmp_path):
+    page = dict(objectID='training.html', href='training.html', title='Training', section='', text='', crumbs=['Book'])
+    (tmp_path/'search.json').write_text(json.dumps([page]))
+    (tmp_path/'training.html').write_text('<h3 data-anchor-id="evaluate"></h3><h3 data-anchor-id="fit"></h3>')
+    subprocess.run([sys.executable, ROOT/'nbs/site/search.py'], check=True, cwd=tmp_path,
+                   env=os.environ | dict(QUARTO_PROJECT_OUTPUT_DIR=str(tmp_path)))
+    entries = json.loads((tmp_path/'search.json').read_text())
+    assert [e['section'] for e in entries] == ['', 'evaluate', 'fit'] and entries[0] == page
+    assert entries[1] == page | dict(objectID='training.html#evaluate', href='training.html#evaluate',
+                                     section='evaluate', text='Score a network on every image of a loader')
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
