@@ -1,5 +1,10 @@
+-- Two things that nbdev and Quarto don't do by themselves.
+--
 -- nbdev prints the signature of each symbol above its source. Where the source is on the page, the signature would
 -- appear twice, so this filter removes it.
+--
+-- The answer to a task is a folded cell and the text that follows it. Quarto folds the code only and would show its output
+-- to a reader who is still thinking, so this filter folds all of the answer.
 
 local function shows_source(block)
   local found = false
@@ -16,6 +21,48 @@ local function is_signature(block)
     and block.text:match('^def ') ~= nil
 end
 
+local function is_answer(block)
+  local found = false
+  if block.t == 'Div' then
+    block:walk { CodeBlock = function(code)
+      found = found or code.attributes['code-summary'] == 'Answer'
+    end }
+  end
+  return found
+end
+
+local function ends_answer(block) -- The next task starts with its number in bold
+  return block.t == 'Header' or (block.t == 'Para' and block.content[1] and block.content[1].t == 'Strong'
+    and pandoc.utils.stringify(block.content[1]):match('^%d+%.$') ~= nil)
+end
+
+local function unfolded(block)
+  return block:walk { CodeBlock = function(code)
+    code.attributes['code-fold'], code.attributes['code-summary'] = nil, nil
+    return code
+  end }
+end
+
+local function fold_answers(blocks)
+  local kept, open = pandoc.List(), false
+  local function close()
+    if open then kept:insert(pandoc.RawBlock('html', '</details>')) end
+    open = false
+  end
+  for _, block in ipairs(blocks) do
+    if is_answer(block) then
+      close()
+      kept:insert(pandoc.RawBlock('html', '<details class="answer"><summary>Answer</summary>'))
+      block, open = unfolded(block), true
+    elseif ends_answer(block) then
+      close()
+    end
+    kept:insert(block)
+  end
+  close()
+  return kept
+end
+
 function Pandoc(doc)
   local kept, pending = pandoc.List(), nil
   for _, block in ipairs(doc.blocks) do
@@ -29,6 +76,6 @@ function Pandoc(doc)
     end
     kept:insert(block)
   end
-  doc.blocks = kept
+  doc.blocks = FORMAT:match('html') and fold_answers(kept) or kept
   return doc
 end
