@@ -105,7 +105,7 @@ def test_each_public_symbol_is_found_by_the_search(tmp_path):
     page = dict(objectID='training.html', href='training.html', title='Training', section='', text='', crumbs=['Book'])
     (tmp_path/'search.json').write_text(json.dumps([page]))
     (tmp_path/'training.html').write_text('<h3 data-anchor-id="evaluate"></h3><h3 data-anchor-id="fit"></h3>')
-    subprocess.run([sys.executable, ROOT/'nbs/site/search.py'], check=True, cwd=tmp_path,
+    subprocess.run([sys.executable, ROOT/'nbs/site/_search.py'], check=True, cwd=tmp_path,
                    env=os.environ | dict(QUARTO_PROJECT_OUTPUT_DIR=str(tmp_path)))
     entries = json.loads((tmp_path/'search.json').read_text())
     assert [e['section'] for e in entries] == ['', 'evaluate', 'fit'] and entries[0] == page

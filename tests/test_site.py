@@ -226,7 +226,7 @@ def test_site_configuration(copy):
 def test_what_the_site_needs_goes_out_with_it(pages):
     "The page to draw on, the theme and the badges"
     for folder in ('demo', 'site'):
-        kept = {p.name for p in (ROOT/'nbs'/folder).iterdir()}
+        kept = {p.name for p in (ROOT/'nbs'/folder).iterdir() if not p.name.startswith('_')}
         assert kept and {p.name for p in (pages/folder).iterdir()} == kept
     assert {p.name for p in (pages/'demo').iterdir()} == {'page.js', 'prepare.js', 'demo.css', 's5_mnist.onnx'}
     head = yaml.safe_load((pages/'demo.qmd').read_text().split('---')[1])
