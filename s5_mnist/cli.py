@@ -7,34 +7,53 @@ __all__ = ['command', 'one_line_errors', 's5_train', 's5_eval', 's5_predict', 's
 
 # %% ../nbs/cli.ipynb #e0b9efb8
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from inspect import Parameter
-from typing import Literal, get_args, get_origin
+from pathlib import Path
+from typing import Annotated, Literal, get_args, get_origin
 
 from fastcore.docments import docments
 
 # %% ../nbs/cli.ipynb #dc13935d
 from . import __version__
-from .core import InputError
+from .core import (BatchSize, DataName, Epochs, InputError, Jobs, LearningRate,
+                           Precision, RecipeName, Repetitions, Seconds, Seed, Seeds,
+                           TimedBatches, ValidationSize, check, check_output, describe,
+                           printable, user_path)
 
 # %% ../nbs/cli.ipynb #3be07bfb
+def _kind(p):
+    "The declared type of a parameter, without its None"
+    optional = type(None) in get_args(p.anno)
+    return get_args(p.anno)[0] if optional else p.anno
+
 def _add_option(parser, name, p):
     "Add a parameter of a function to a parser"
-    anno = next((t for t in get_args(p.anno) if type(None) in get_args(p.anno)), p.anno)
-    if p.default is Parameter.empty: # Positional
-        many = dict(nargs='+') if get_origin(anno) is list else {}
-        kind = get_args(anno)[0] if many else anno
-        parser.add_argument(name, help=p.docment, type=kind, **many)
+    kind, default = _kind(p), p.default
+    words = [p.docment]
+    if get_origin(kind) is Annotated: words.append(describe(kind))
+    if default not in (None, '', False, Parameter.empty):
+        words.append(f'default: {default}')
+    kwargs = dict(help='; '.join(words))
+    if default is Parameter.empty: # Positional
+        if get_origin(kind) is list: kwargs |= dict(nargs='+')
+        parser.add_argument(name, **kwargs)
         return
-    kwargs = dict(help=p.docment, default=p.default)
-    if anno is bool: kwargs |= dict(action='store_true')
-    elif get_origin(anno) is Literal: kwargs |= dict(metavar='|'.join(get_args(anno)))
-    else: kwargs |= dict(type=anno, metavar=anno.__name__.upper())
-    if p.default not in (None, '', False): kwargs['help'] += f' (default: {p.default})'
-    parser.add_argument(f'--{name.replace("_", "-")}', **kwargs)
+    if kind is bool: kwargs |= dict(action='store_true')
+    elif get_origin(kind) is Literal: kwargs |= dict(metavar='|'.join(get_args(kind)))
+    else: kwargs |= dict(metavar=name.split('_')[-1].upper())
+    parser.add_argument(f'--{name.replace("_", "-")}', default=default, **kwargs)
+
+def _convert(value, kind, name):
+    "Text from a shell as a declared type; anything else is a default"
+    if get_origin(kind) is list:
+        return [_convert(v, get_args(kind)[0], name) for v in value]
+    if not isinstance(value, str) or kind is str: return value
+    return user_path(value) if kind is Path else check(value, kind, name, text=True)
 
 # %% ../nbs/cli.ipynb #b16c48a8
 class _Parser(argparse.ArgumentParser):
@@ -43,13 +62,16 @@ class _Parser(argparse.ArgumentParser):
 
 def _main(func, argv=None):
     "Run a function with the options of a command line; None means this process's own"
+    os.environ['MPLBACKEND'] = 'Agg' # A command opens no windows
     parser = _Parser(func.__name__, description=func.__doc__)
     version = f's5_mnist {__version__}'
     parser.add_argument('--version', action='version', version=version)
-    for name,p in docments(func, full=True, returns=False).items():
-        _add_option(parser, name, p)
-    options = vars(parser.parse_args(argv))
-    with one_line_errors(func.__name__): func(**options)
+    parameters = docments(func, full=True, returns=False)
+    for name,p in parameters.items(): _add_option(parser, name, p)
+    with one_line_errors(func.__name__):
+        given = vars(parser.parse_args(argv))
+        func(**{k: _convert(v, _kind(parameters[k]), k) for k,v in given.items()})
+        sys.stdout.flush()
 
 def command(
     func:Callable, # Function with annotated, commented parameters
@@ -59,14 +81,27 @@ def command(
     return func
 
 # %% ../nbs/cli.ipynb #4dc639d2
+def _repair_streams():
+    "A closed stream must not become somebody's file, and any name can be printed"
+    for number,name in enumerate(('stdin', 'stdout', 'stderr')):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR) # Takes the first free number
+            setattr(sys, name, open(os.devnull, 'r+'))
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
+
 @contextmanager
 def one_line_errors(
     name:str, # Name of the command, to start the line with
 )->Iterator[None]: # Context manager
-    "Turn bad input into one line on stderr and status 2, Ctrl-C into status 130"
+    "Turn bad input into one line on stderr and status 2, signals into 128 and more"
+    _repair_streams()
     try: yield
+    except BrokenPipeError: # Whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(128+13) from None
     except (InputError, OSError) as e:
-        print(f'{name}: {e}', file=sys.stderr)
+        print(f'{name}: {printable(str(e))}', file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as e:
         print(f'{name}: {str(e) or "interrupted"}', file=sys.stderr)
@@ -75,21 +110,21 @@ def one_line_errors(
 # %% ../nbs/cli.ipynb #f887703a
 @command
 def s5_train(
-    recipe:Literal['fast', 'best', 's5']='fast', # Recipe; s5 is the assignment's
-    data:Literal['auto', 'mnist', 'digits']='auto', # Data; auto: MNIST if available
-    root:str|None=None, # Folder to search for MNIST before S5_MNIST_DATA and the cache
-    epochs:int|None=None, # Passes over the training images; default: the recipe's
-    bs:int|None=None, # Batch size; default: the recipe's
-    lr:float|None=None, # Learning rate; default: the recipe's
-    seed:int=0, # Seed of weights, order and augmentation
-    n_valid:int=0, # Training images to keep and score on, instead of the test set
+    recipe:RecipeName='fast', # Recipe; s5 is the assignment's
+    data:DataName='auto', # Data; auto: MNIST if available
+    root:Path|None=None, # Folder to search for MNIST before S5_MNIST_DATA and the cache
+    epochs:Epochs|None=None, # Passes over the training images; default: the recipe's
+    bs:BatchSize|None=None, # Batch size; default: the recipe's
+    lr:LearningRate|None=None, # Learning rate; default: the recipe's
+    seed:Seed=0, # Seed of weights, order and augmentation
+    n_valid:ValidationSize=0, # Training images to score on, not the test set
     device:str='auto', # cpu, cuda, cuda:1, mps, or auto: the fastest available
-    precision:Literal['auto', 'float32', 'bf16']='auto', # auto: bf16 if native
+    precision:Precision='auto', # auto: bf16 if native
     disable:str='', # Options to leave out: channels_last, retain_freed_memory, fused
-    out:str|None=None, # Folder for the run; default: a new one in runs
+    out:Path|None=None, # Folder for the run; default: a new one in runs
     deterministic:bool=False, # On a GPU, use only operations that repeat to the bit
-    resume:str|None=None, # Folder of a stopped run to continue as it was started
-    save_interval_s:float=60., # Seconds between saves within an epoch
+    resume:Path|None=None, # Folder of a stopped run to continue as it was started
+    save_interval_s:Seconds=60., # Seconds between saves within an epoch
 ):
     "Train the network and score it on images it has not seen"
     options = dict(locals())
@@ -127,8 +162,8 @@ def _report_run(run):
 @command
 def s5_eval(
     run:str, # Folder of a finished run, or pretrained for the package's own weights
-    data:Literal['auto', 'mnist', 'digits']|None=None, # Data; default: as in training
-    root:str|None=None, # Folder to search for MNIST before S5_MNIST_DATA and the cache
+    data:DataName|None=None, # Data; default: as in training
+    root:Path|None=None, # Folder to search for MNIST before S5_MNIST_DATA and the cache
     device:str='auto', # cpu, cuda, cuda:1, mps, or auto: the fastest available
     tta:bool=False, # Average over nine positions of each image
 ):
@@ -147,7 +182,7 @@ def s5_eval(
 # %% ../nbs/cli.ipynb #0c41a74d
 @command
 def s5_predict(
-    files:list[str], # Pictures of one digit each
+    files:list[Path], # Pictures of one digit each
     run:str='pretrained', # Folder of a run, or pretrained for the package's own weights
     json:bool=False, # Print a line of JSON for each file
 ):
@@ -169,29 +204,31 @@ def s5_predict(
 def s5_export(
     run:str, # Folder of a run, or pretrained for the package's own weights
     format:Literal['onnx', 'safetensors']='onnx', # File format
-    out:str|None=None, # File; default: s5_mnist.onnx or s5_mnist.safetensors
+    out:Path|None=None, # File; default: s5_mnist.onnx or s5_mnist.safetensors
     maps:bool=False, # Let the ONNX file return the four convolutions' maps as well
     half:bool=False, # Store the ONNX file's weights in float16
+    force:bool=False, # Replace a file that is there
 ):
     "Write a trained network for other programs"
     from s5_mnist.inference import export_network
-    print(export_network(run, format, out, maps, half))
+    print(export_network(run, format, out, maps, half, force))
 
 # %% ../nbs/cli.ipynb #279ae32c
 @command
 def s5_bench(
-    data:Literal['auto', 'mnist', 'digits']='auto', # Data; auto: MNIST if available
-    root:str|None=None, # Folder to search for MNIST before S5_MNIST_DATA and the cache
+    data:DataName='auto', # Data; auto: MNIST if available
+    root:Path|None=None, # Folder to search for MNIST before S5_MNIST_DATA and the cache
     device:str='auto', # cpu, cuda, cuda:1, mps, or auto: the fastest available
-    reps:int=5, # Repetitions of the ladder
-    batches:int=6, # Batches of 512 to time on each rung
-    jobs:int=3, # Complete runs of the recipe
-    recipe:Literal['fast', 'best', 's5']='fast', # Recipe of the complete runs
-    out:str='bench', # Folder for bench.json, bench.csv and ladder.png
+    reps:Repetitions=5, # Repetitions of the ladder
+    batches:TimedBatches=6, # Batches of 512 to time on each rung
+    jobs:Jobs=3, # Complete runs of the recipe
+    recipe:RecipeName='fast', # Recipe of the complete runs
+    out:Path=Path('bench'), # Folder for bench.json, bench.csv and ladder.png
+    force:bool=False, # Replace the files of an earlier measurement
 ):
     "Time the training rung by rung, side by side, and against the machine's limit"
-    from s5_mnist.benchmark import check_folder, measure_speed, save_speed, speed_report
-    check_folder(out)
+    from s5_mnist.benchmark import SPEED_FILES, measure_speed, save_speed, speed_report
+    for name in SPEED_FILES: check_output(out/name, force)
     found = measure_speed(data, root, device, reps, batches, jobs, recipe)
     save_speed(found, out)
     print(f'\n{speed_report(found)}\n\nsaved in {out}')
@@ -199,16 +236,16 @@ def s5_bench(
 # %% ../nbs/cli.ipynb #46421a59
 @command
 def s5_sweep(
-    recipe:Literal['fast', 'best', 's5']='fast', # Recipe to train by
-    seeds:int=10, # Number of seeds, from 0
-    n_valid:int=0, # Training images to keep and score on, instead of the test set
-    data:Literal['auto', 'mnist', 'digits']='auto', # Data; auto: MNIST if available
-    root:str|None=None, # Folder to search for MNIST before S5_MNIST_DATA and the cache
+    recipe:RecipeName='fast', # Recipe to train by
+    seeds:Seeds=10, # Number of seeds, from 0
+    n_valid:ValidationSize=0, # Training images to score on, not the test set
+    data:DataName='auto', # Data; auto: MNIST if available
+    root:Path|None=None, # Folder to search for MNIST before S5_MNIST_DATA and the cache
     device:str='auto', # cpu, cuda, cuda:1, mps, or auto: the fastest available
-    precision:Literal['auto', 'float32', 'bf16']='auto', # auto: bf16 if native
+    precision:Precision='auto', # auto: bf16 if native
     change:str='', # Other fields of the recipe, such as bs=128,center_crop_frac=0
-    keep:str|None=None, # Folder to keep the runs in; default: only their rows are kept
-    out:str|None=None, # CSV file, continued if it exists; default: RECIPE.csv
+    keep:Path|None=None, # Folder to keep the runs in; default: only their rows are kept
+    out:Path|None=None, # CSV file, continued if it exists; default: RECIPE.csv
 ):
     "Train with many seeds, and keep one row of each"
     from s5_mnist.recipes import parse_changes

@@ -25,7 +25,7 @@ import torch
 from fastcore.xdg import xdg_cache_home
 
 # %% ../nbs/00_data.ipynb #5eb1a1a5
-from .core import InputError, PathLike, atomic_write
+from .core import DataName, InputError, PathLike, atomic_write, check, user_path
 from .digits import generate_digits
 
 # %% ../nbs/00_data.ipynb #8eb854b6
@@ -40,11 +40,11 @@ class DigitData(NamedTuple):
 # %% ../nbs/00_data.ipynb #6e8ff83d
 def _check_images(x, what, batch):
     "Refuse images of another type or shape, or with non-finite pixels"
-    kind, size = ('float', (1,28,28)) if batch else ('uint8', (28,28))
-    matches = x.is_floating_point() if batch else x.dtype == torch.uint8
-    if not matches or tuple(x.shape[1:]) != size:
+    kind, size = ('float32', (1,28,28)) if batch else ('uint8', (28,28))
+    if x.dtype != getattr(torch, kind) or tuple(x.shape[1:]) != size:
         wanted = f'{kind} [N,{",".join(map(str, size))}]'
-        hint = '; x.unsqueeze(1) adds the channel' if batch and x.ndim == 3 else ''
+        hint = '; x.unsqueeze(1) adds the channel' if batch and x.ndim == 3 else (
+            f'; use x.to(torch.{kind})' if x.dtype != getattr(torch, kind) else '')
         raise InputError(f'{what}: images must be {wanted}, '
                          f'found {x.dtype} {list(x.shape)}{hint}')
     if batch and not x.isfinite().all():
@@ -182,7 +182,7 @@ def data_folders(
 )->list[Path]: # Folders in the order of search; InputError if a named one is missing
     "The folders in which MNIST is searched for"
     named = {'root': root, 'S5_MNIST_DATA': os.environ.get('S5_MNIST_DATA')}
-    named = {k: Path(v).expanduser() for k,v in named.items() if v}
+    named = {k: user_path(v) for k,v in named.items() if v}
     for k,path in named.items():
         if not path.is_dir():
             raise InputError(f'{k}={path} is not a folder; create it or name another')
@@ -261,9 +261,7 @@ def load_data(
     root:PathLike|None=None, # Folder to search for MNIST first
 )->DigitData: # Its name says which of the two it is
     "MNIST or generated digits"
-    if kind not in ('auto', 'mnist', 'digits'):
-        raise InputError(f'data must be auto, mnist or digits, got {kind!r}')
-    if kind == 'digits': return generated_data()
+    if check(kind, DataName, 'data') == 'digits': return generated_data()
     try: return load_mnist(root)
     except FileNotFoundError as e:
         if kind == 'mnist': raise

@@ -11,12 +11,12 @@ import ctypes
 import platform
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
 # %% ../nbs/device.ipynb #0036fe24
-from .core import InputError
+from .core import InputError, Precision, check
 
 # %% ../nbs/device.ipynb #19b37e00
 def pick_device(
@@ -52,9 +52,7 @@ def pick_precision(
     device:torch.device, # Device that the network runs on
 )->str: # 'bf16' or 'float32'
     "The precision to compute in; 'auto' means bf16 where the device has it natively"
-    if name not in ('auto', 'bf16', 'float32'):
-        raise InputError(f'precision must be auto, bf16 or float32, got {name!r}')
-    if name != 'auto': return name
+    if check(name, Precision, 'precision') != 'auto': return name
     return 'bf16' if native_bf16(device) else 'float32'
 
 # %% ../nbs/device.ipynb #2afeaac0
@@ -63,8 +61,7 @@ def autocast(
     precision:str, # 'bf16' or 'float32'
 )->torch.autocast: # Context manager
     "Compute matrix products in bf16, or leave everything in float32"
-    if precision not in ('bf16', 'float32'):
-        raise InputError(f'precision must be bf16 or float32, got {precision!r}')
+    check(precision, Literal['float32', 'bf16'], 'precision')
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16')
 
 # %% ../nbs/device.ipynb #75e4c612
@@ -81,7 +78,7 @@ COMPUTE_OPTIONS = ('channels_last', 'retain_freed_memory', 'fused')
 
 class ComputeOptions(NamedTuple):
     "How a training is computed; the result is the same up to rounding"
-    precision: str = 'float32'        # 'bf16' or 'float32'
+    precision: Literal['float32', 'bf16'] = 'float32' # Of products and convolutions
     channels_last: bool = False       # Store the channels of a pixel side by side
     retain_freed_memory: bool = False # Keep freed memory (CPU, with glibc)
     fused: bool = False               # Update all weights in one pass (SGD only)

@@ -12,7 +12,7 @@ import io
 import warnings
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 import torch
 from torch.nn import functional as F
@@ -20,10 +20,11 @@ from torch.nn.utils.parametrize import register_parametrization
 
 # %% ../nbs/09_inference.ipynb #e16f9eba
 from .checkpoints import save_weights
-from .core import InputError, PathLike, atomic_write
+from .core import InputError, PathLike, atomic_write, check, check_output
 from .data import MNIST_MEAN, MNIST_STD
 from .preprocessing import Picture, preprocess, source_name
 from .pretrained import load_network, load_pretrained
+from .training import check_logits
 
 # %% ../nbs/09_inference.ipynb #9b8b9b13
 @dataclass(repr=False)
@@ -97,9 +98,12 @@ def predict(
     return predictions
 
 def _predict_one(net, source):
-    image = preprocess(source)
-    logits = net(as_input(image[None]).to(next(net.parameters()).device)) # [1,10]
-    probs = logits.float().softmax(1)[0].cpu()                            # [10]
+    image, p = preprocess(source), next(net.parameters(), torch.zeros(1))
+    logits = net(as_input(image[None]).to(p.device, p.dtype))             # [1,10]
+    probs = check_logits(logits, 1).float().softmax(1)[0].cpu()           # [10]
+    if not probs.isfinite().all():
+        raise InputError('net must return finite logits, found NaN or infinity; '
+                         'check its weights')
     return Prediction(probs.argmax().item(), probs, image, source_name(source))
 
 # %% ../nbs/09_inference.ipynb #a6bdf1c7
@@ -257,14 +261,14 @@ def export_network(
     path:PathLike|None=None, # File to write; None: s5_mnist with the format's suffix
     maps:bool=False, # Whether the ONNX graph returns the feature maps too
     half:bool=False, # Whether to store the ONNX file's weights in float16
+    force:bool=False, # Whether to replace a file that is there
 )->str: # Path and size of the file, one line
     "Write a trained network to a file for other programs"
-    if format not in ('onnx', 'safetensors'):
-        raise InputError(f'format must be onnx or safetensors, got {format!r}')
+    check(format, Literal['onnx', 'safetensors'], 'format')
     if format != 'onnx' and (maps or half):
         raise InputError(f'maps and half need onnx, got {format}; leave them out')
+    path = check_output(f's5_mnist.{format}' if path is None else path, force)
     net, report, _ = load_network(name, 'cpu')
-    path = Path(path or f's5_mnist.{format}')
     if format == 'onnx': export_onnx(net, path, maps, half)
     else: save_weights(net, path, report | dict(weights='float32'))
     return f'{path}: {path.stat().st_size:,} bytes'

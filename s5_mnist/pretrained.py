@@ -13,10 +13,10 @@ from pathlib import Path
 
 # %% ../nbs/pretrained.ipynb #ffd06a83
 from .checkpoints import load_weights, read_weights, save_weights
-from .core import InputError, PathLike, read_json
+from .core import InputError, PathLike, check, read_json
 from .device import pick_device
 from .model import Net
-from .runs import Run, load_run
+from .runs import Report, Run, load_run
 from .training import evaluate
 
 # %% ../nbs/pretrained.ipynb #bc3a1e0a
@@ -35,9 +35,9 @@ def pretrained_report(
 )->dict: # Recipe, seed, correct and n on the test images, versions, settings
     "What was measured about the weights in a file"
     report = read_weights(path or PRETRAINED)[1]
-    if not report:
-        raise InputError(f'{path} must be a file of s5_mnist, found no report in it')
-    return report
+    if report: return check(report, Report, f'{path or PRETRAINED}: report')
+    raise InputError(f'{path} must be a file of s5_mnist, found no report in it; '
+                     f'name another file')
 
 # %% ../nbs/pretrained.ipynb #0884611d
 def load_network(

@@ -10,7 +10,7 @@ __all__ = ['RECIPES', 'Recipe', 'get_recipe', 'parse_changes', 'newton_schulz', 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -19,7 +19,8 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 
 # %% ../nbs/05_recipes.ipynb #efcfd844
 from .augment import AUGMENTS
-from .core import InputError
+from .core import (BatchSize, Epochs, Float, InputError, Int, LearningRate,
+                           RecipeName, Seed, ValidationSize, check, shown)
 from .data import DigitData, Loaders, loaders
 from .device import ComputeOptions
 from .distributed import ShardedBatches, rank, world_size
@@ -29,55 +30,37 @@ from .model import Net, init_weights
 @dataclass(frozen=True)
 class Recipe:
     "Every choice of a training run; the defaults are the assignment's"
-    name: str = 's5'            # What to call it
-    epochs: int = 20            # Passes over the training images, 1 to 100,000
-    bs: int = 512               # Batch size, 1 to 60,000
-    subset_frac: float = 1.     # Fraction of the images drawn each epoch, 0.0001 to 1
-    lr: float = 0.01            # Learning rate of SGD (the peak for 'onecycle'), > 0
-    muon_lr: float = 0.         # Learning rate of Muon for large weights; 0: no Muon
-    muon_weight_decay: float = 0. # Decoupled weight decay of Muon, 0 to 10
-    momentum: float = 0.9       # Momentum of SGD and Muon, 0 to 0.999
-    nesterov: bool = False      # Nesterov momentum for SGD (Muon always uses it)
-    weight_decay: float = 0.    # L2 penalty of SGD, 0 to 1
-    schedule: str = 'step'      # 'step' (times gamma) or 'onecycle' (up, then down)
-    step_size: int = 15         # Epochs before the step, at least 1
-    gamma: float = 0.1          # Factor of the step, > 0 to 1
-    warmup_frac: float = 0.3    # Fraction of one-cycle's steps going up, 0.01 to 0.99
-    init: str = 'default'       # Initial weights: 'default' (PyTorch's) or 'orthogonal'
-    augment: str = 's5'         # Augmentation: a name in AUGMENTS
-    mild_aug_epochs: int = 0    # Final epochs with 0.3 of the augmentation's amounts
-    label_smoothing: float = 0. # Fraction of the target given to all digits, 0 to 0.99
-    center_crop_frac: float = 0. # Fraction of the run, from its start, on 20×20 crops
-    logit_scale: float = 1.     # Factor on the logits of the trained network, 0.1 to 10
-    seed: int = 0               # Seed of weights, order and augmentation, 0 to 2**32-1
-    n_valid: int = 0            # Training images kept to score on, not the test set
+    name: str = 's5'                       # What to call it, one word
+    epochs: Epochs = 20                    # Passes over the training images
+    bs: BatchSize = 512                    # Images in a batch
+    subset_frac: Float(1e-4, 1) = 1.       # Fraction of the images drawn each epoch
+    lr: LearningRate = 0.01                # Of SGD (the peak for 'onecycle')
+    muon_lr: Float(0, 10) = 0.             # Of Muon, for large weights; 0: no Muon
+    muon_weight_decay: Float(0, 10) = 0.   # Decoupled weight decay of Muon
+    momentum: Float(0, .999) = 0.9         # Of SGD and Muon
+    nesterov: bool = False                 # For SGD (Muon always uses it)
+    weight_decay: Float(0, 1) = 0.         # L2 penalty of SGD
+    schedule: Literal['step', 'onecycle'] = 'step' # Times gamma; or up, then down
+    step_size: Epochs = 15                 # Epochs before the step
+    gamma: Float(1e-6, 1) = 0.1            # Factor of the step
+    warmup_frac: Float(.01, .99) = 0.3     # Fraction of one-cycle's steps going up
+    init: Literal['default', 'orthogonal'] = 'default' # Initial weights
+    augment: Literal[tuple(AUGMENTS)] = 's5' # Augmentation of the training images
+    mild_aug_epochs: Int(0, 99_999) = 0    # Final epochs with 0.3 of its amounts
+    label_smoothing: Float(0, .99) = 0.    # Fraction of the target given to all digits
+    center_crop_frac: Float(0, 1) = 0.     # Fraction of the run, at first, on crops
+    logit_scale: Float(.1, 10) = 1.        # Factor on the logits after training
+    seed: Seed = 0                         # Of weights, order and augmentation
+    n_valid: ValidationSize = 0            # Training images kept to score on
 
     def __post_init__(self): _check_recipe(self)
 
 # %% ../nbs/05_recipes.ipynb #5154e6ee
-_CHOICES = dict(schedule=('step', 'onecycle'), init=('default', 'orthogonal'),
-                augment=tuple(AUGMENTS))
-_RANGES = dict(
-    epochs=(1, 100_000), bs=(1, 60_000), subset_frac=(1e-4, 1), lr=(1e-9, 1e3),
-    muon_lr=(0, 10), muon_weight_decay=(0, 10), momentum=(0, .999), weight_decay=(0, 1),
-    step_size=(1, 100_000), gamma=(1e-6, 1), warmup_frac=(.01, .99),
-    mild_aug_epochs=(0, 99_999), label_smoothing=(0, .99), center_crop_frac=(0, 1),
-    logit_scale=(.1, 10), seed=(0, 2**32-1), n_valid=(0, 59_999))
-
 def _check_recipe(recipe):
-    for f in fields(recipe):
-        v, kind = getattr(recipe, f.name), type(f.default)
-        if type(v) is not kind and not (kind is float and type(v) is int):
-            raise InputError(f'{f.name} must be of type {kind.__name__}, got {v!r}')
-        if v not in _CHOICES.get(f.name, (v,)):
-            raise InputError(f'{f.name} must be one of {", ".join(_CHOICES[f.name])}, '
-                             f'got {v!r}')
-        low, high = _RANGES.get(f.name, (v, v))
-        if f.name in _RANGES and not low <= v <= high:
-            raise InputError(f'{f.name} must be between {low:,} and {high:,}, got {v}')
+    for f in fields(recipe): check(getattr(recipe, f.name), f.type, f.name)
     _check_mild_augmentation(recipe)
     if not recipe.name.isidentifier():
-        raise InputError(f'name must be a single word, got {recipe.name!r}')
+        raise InputError(f'name must be a single word, got {shown(recipe.name)}')
 
 # %% ../nbs/05_recipes.ipynb #27d6ba6e
 def _check_mild_augmentation(recipe):
@@ -104,22 +87,15 @@ RECIPES = {r.name: r for r in (
 # %% ../nbs/05_recipes.ipynb #f055add9
 def _check_fields(names):
     "Refuse names that are not fields of a recipe"
-    known = [f.name for f in fields(Recipe)]
-    for name in names:
-        if name not in known:
-            raise InputError(f'a field must be one of {", ".join(known)}; '
-                             f'got {name!r}')
+    for name in names: check(name, Literal[tuple(Recipe.__annotations__)], 'a field')
 
 def get_recipe(
     recipe:str|Recipe='fast', # Name in RECIPES, or a Recipe
     **changes, # Fields to change, such as epochs=3
 )->Recipe: # InputError if the name, a field or a value is not allowed
     "A recipe by name, with changes; mild_aug_epochs scales with epochs"
-    if isinstance(recipe, str):
-        if recipe not in RECIPES:
-            raise InputError(f'recipe must be one of {", ".join(RECIPES)}, '
-                             f'got {recipe!r}')
-        recipe = RECIPES[recipe]
+    if not isinstance(recipe, Recipe):
+        recipe = RECIPES[check(recipe, RecipeName, 'recipe')]
     _check_fields(changes)
     epochs = changes.get('epochs')
     if recipe.mild_aug_epochs and isinstance(epochs, int):
@@ -132,17 +108,13 @@ def parse_changes(
     text:str, # Changes such as 'bs=128,nesterov=False'; may be empty
 )->dict: # Fields and values for get_recipe; InputError if the text is malformed
     "Read changes of a recipe from text"
-    kinds, changes = {f.name: type(f.default) for f in fields(Recipe)}, {}
+    changes = {}
     for part in text.replace(',', ' ').split():
         k, equals, v = part.partition('=')
-        if not equals: raise InputError(f'a change must be field=value, got {part!r}')
+        if not equals:
+            raise InputError(f'a change must be field=value, got {shown(part)}')
         _check_fields([k])
-        flags = {'True': True, 'False': False}
-        read = flags.__getitem__ if kinds[k] is bool else kinds[k]
-        try: changes[k] = read(v)
-        except (KeyError, ValueError):
-            raise InputError(f'{k} must be of type {kinds[k].__name__}, '
-                             f'got {v!r}') from None
+        changes[k] = check(v, Recipe.__annotations__[k], k, text=True)
     return changes
 
 # %% ../nbs/05_recipes.ipynb #9a2d2743

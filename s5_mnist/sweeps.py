@@ -11,10 +11,14 @@ import json
 import statistics
 import tempfile
 from dataclasses import asdict, replace
-from pathlib import Path
+from typing import Literal
+
+from typing_extensions import TypedDict
 
 # %% ../nbs/11_sweeps.ipynb #812a7025
-from .core import InputError, PathLike, Table, read_text, write_csv
+from .core import (Count, InputError, PathLike, Seconds, Seed, Seeds, Table,
+                           check, check_output, locked, parse_json, read_text,
+                           user_path, write_csv)
 from .data import DigitData, load_data
 from .recipes import Recipe, get_recipe
 from .runs import train
@@ -43,29 +47,44 @@ def _sweep_row(run, data_name):
         second_half=second[0], seconds=round(report['seconds'], 2))
 
 # %% ../nbs/11_sweeps.ipynb #9d4ac122
-def _is_valid_row(row):
-    "Whether the numbers of a row can be read, and agree with each other"
-    scored = 'test' if row['test_n'] else 'validation'
-    try:
-        correct, n = (int(row[f'{scored}_{k}']) for k in ('correct', 'n'))
-        halves = sum(int(row[f'{k}_half']) for k in ('first', 'second'))
-        if not isinstance(json.loads(row['settings']), dict): return False
-        positive = int(row['seed']) >= 0 and float(row['seconds']) >= 0
-        return positive and halves == correct and 0 <= correct <= n > 0
-    except ValueError: return False
+_Entry = Count|Literal['']
 
+class _Row(TypedDict):
+    seed: Seed
+    validation_correct: _Entry
+    validation_n: _Entry
+    test_correct: _Entry
+    test_n: _Entry
+    first_half: Count
+    second_half: Count
+    seconds: Seconds
+
+def _check_row(row, what):
+    "Refuse numbers that cannot be read, or that contradict each other"
+    found = check({k: row[k] for k in _Row.__annotations__}, _Row, what, text=True)
+    parse_json(row['settings'], dict, f'{what}: settings')
+    scored = 'test' if row['test_n'] else 'validation'
+    correct, n = (found[f'{scored}_{k}'] for k in ('correct', 'n'))
+    halves = found['first_half']+found['second_half']
+    if not halves == correct <= (n or 0):
+        raise InputError(f'{what}: counts must agree, got {correct} of {n} correct, '
+                         f'but {halves} in the two halves')
+
+# %% ../nbs/11_sweeps.ipynb #aa3c81f3
 def read_sweep(
     path:PathLike, # CSV file that sweep wrote
 )->list: # Dicts of text, one per run; empty if the file does not exist
     "Read the rows of a sweep; `InputError` if the file holds anything else"
-    if not Path(path).exists(): return []
+    path = user_path(path)
+    if not path.exists(): return []
     try: header, *rows = csv.reader(read_text(path).splitlines())
     except (ValueError, csv.Error): header, rows = (), [] # Empty, or not text
-    found = [dict(zip(header, r)) for r in rows if len(r) == len(header)]
-    if (tuple(header) == _COLUMNS and len(found) == len(rows)
-        and all(map(_is_valid_row, found))): return found
-    raise InputError(f'{path} must be a table that sweep wrote, but it holds something '
-                     f'else; choose another file')
+    if tuple(header) != _COLUMNS or any(len(r) != len(header) for r in rows):
+        raise InputError(f'{path} must be a table that sweep wrote, but it holds '
+                         f'something else; choose another file')
+    found = [dict(zip(header, r)) for r in rows]
+    for i,row in enumerate(found, 1): _check_row(row, f'{path}: row {i}')
+    return found
 
 # %% ../nbs/11_sweeps.ipynb #17b1e7bd
 def _check_same_recipe(path, rows, recipe, data_name):
@@ -91,18 +110,19 @@ def sweep(
     **changes, # Fields of the recipe to change, for example n_valid=5000
 )->list: # Dicts of text, one per row of the file
     "Train with many seeds, and save one row per run"
-    recipe, rows = get_recipe(recipe, **changes), read_sweep(path)
-    if seeds < 1: raise InputError(f'seeds must be at least 1, got {seeds}')
+    recipe, path = get_recipe(recipe, **changes), check_output(path, force=True)
+    check(seeds, Seeds, 'seeds')
     if not isinstance(data, DigitData): data = load_data(data, root)
-    _check_same_recipe(path, rows, recipe, data.name)
-    for seed in range(seeds):
-        if str(seed) in [r['seed'] for r in rows]: continue
-        with tempfile.TemporaryDirectory() as d:
-            out = f'{keep or d}/{recipe.name}-{seed}'
-            run = train(recipe, data, out, device=device, precision=precision,
-                        seed=seed)
-        rows.append({k: str(v) for k,v in _sweep_row(run, data.name).items()})
-        write_csv(path, rows)
+    with locked(path.with_name(f'.{path.name}.lock'), path):
+        rows = read_sweep(path)
+        _check_same_recipe(path, rows, recipe, data.name)
+        for seed in sorted(set(range(seeds))-{int(r['seed']) for r in rows}):
+            with tempfile.TemporaryDirectory() as d:
+                out = f'{keep or d}/{recipe.name}-{seed}'
+                run = train(recipe, data, out, device=device, precision=precision,
+                            seed=seed)
+            rows.append({k: str(v) for k,v in _sweep_row(run, data.name).items()})
+            write_csv(path, rows)
     return rows
 
 # %% ../nbs/11_sweeps.ipynb #62bf7abc

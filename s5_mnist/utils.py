@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 from matplotlib.ticker import NullFormatter, NullLocator
 
 # %% ../nbs/02_utils.ipynb #a5beaca4
-from .core import InputError
+from .core import InputError, Seed, check
 
 # %% ../nbs/02_utils.ipynb #377212c6
 def _draw_digit(ax, image, title, **text):
@@ -95,8 +95,7 @@ def set_seed(
     seed:int=0, # 0 to 2**32-1
 )->torch.Generator: # CPU generator with that seed
     "Seed Python, NumPy and torch"
-    if not 0 <= seed < 2**32:
-        raise InputError(f'seed must be between 0 and {2**32-1:,}, got {seed}')
+    check(seed, Seed, 'seed')
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

@@ -3,15 +3,16 @@ import contextlib
 import csv
 import json
 import statistics
+import tempfile
 
 import pytest
 import torch
 from conftest import ROOT
 
 from s5_mnist import benchmark, cli
-from s5_mnist.benchmark import (RUNGS, assignment_seconds, check_folder, import_table, inference_table, job_table, ladder_table,
+from s5_mnist.benchmark import (RUNGS, assignment_seconds, import_table, inference_table, job_table, ladder_table,
                                 limit_table, measure_speed, plot_ladder, run_table, save_speed, speed_report, training_flops)
-from s5_mnist.core import InputError
+from s5_mnist.core import InputError, check_folder
 from s5_mnist.device import COMPUTE_OPTIONS, ComputeOptions, native_bf16
 
 RUNS = ROOT/'nbs/runs'
@@ -91,9 +92,9 @@ def test_two_processes_measure_and_one_of_them_retains_memory():
 
 
 @pytest.mark.parametrize('kw, message', [
-    (dict(reps=0), 'reps must be between 1 and 1,000, got 0'),
-    (dict(batches=0), 'batches must be between 1 and 100, got 0'),
-    (dict(jobs=-1), 'jobs must be between 0 and 1,000, got -1'),
+    (dict(reps=0), 'reps must be an integer between 1 and 1,000, got 0'),
+    (dict(batches=0), 'batches must be an integer between 1 and 100, got 0'),
+    (dict(jobs=-1), 'jobs must be an integer between 0 and 1,000, got -1'),
     (dict(recipe='slow'), 'recipe must be one of s5, fast, best'),
     (dict(device='tpu'), 'device must be auto or one of')])
 def test_the_benchmark_refuses_before_it_measures(kw, message, monkeypatch):
@@ -180,12 +181,12 @@ def test_a_folder_is_checked_and_not_made(tmp_path, monkeypatch):
     (tmp_path/'file').write_text('')
     monkeypatch.chdir(tmp_path)
     for name in ('file', 'file/bench', tmp_path/'file'):
-        with pytest.raises(InputError, match='results need a folder, but .*file is a file; name a folder'):
+        with pytest.raises(InputError, match='must be a folder, but .*file is a file; name another folder'):
             check_folder(name)
 
     def full(**kwargs): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(benchmark.tempfile, 'TemporaryFile', full)
-    with pytest.raises(InputError, match='need a writable folder, but .* is not .No space left on device.; name'):
+    monkeypatch.setattr(tempfile, 'TemporaryFile', full)
+    with pytest.raises(InputError, match='bench cannot be written .No space left on device.; name'):
         check_folder('bench')
 
 

@@ -37,6 +37,9 @@ def content_of(path):
 
 # --- checkpoints ------------------------------------------------------------------------------------------------
 
+ROW = dict(epoch=1, lr=.1, train_loss=1e-7, train_correct=3, train_n=9, seconds=.5)
+
+
 class Evil:
     "An object that runs a command when it is unpickled without care"
     def __init__(self, path): self.path = path
@@ -47,8 +50,8 @@ class Evil:
 def test_files_that_are_no_checkpoint_of_this_training_are_refused(tmp_path):
     net, g = Net(), set_seed(0)
     opt, sched = make_optimizer(net, RECIPES['s5'], 3)
-    save_checkpoint(tmp_path/'good', net, opt, sched, g, History([{'epoch': 1}]))
-    assert load_checkpoint(tmp_path/'good', net, opt, sched, g).rows == [{'epoch': 1}]
+    save_checkpoint(tmp_path/'good', net, opt, sched, g, History([ROW]))
+    assert load_checkpoint(tmp_path/'good', net, opt, sched, g).rows == [ROW]
     good, content = (tmp_path/'good').read_bytes(), content_of(tmp_path/'good')
     assert good.startswith(HEADER)
     (tmp_path/'cut').write_bytes(good[:1000])
@@ -67,7 +70,7 @@ def test_files_that_are_no_checkpoint_of_this_training_are_refused(tmp_path):
         (tmp_path/name).write_bytes(seal(bad))
     before = flat(net).clone()
     for name, message in dict(
-            missing='is not a file; name a checkpoint', folder='is not a file', cut='is damaged: its checksum',
+            missing='does not exist', folder='must be a file, found a folder', cut='is damaged: its checksum',
             flipped='is damaged: its checksum does not match its content', torch='is not a checkpoint of s5_mnist',
             version='must be in format 3, found format 9', earlier='found format 2; s5_mnist 0.1.0 reads it',
             header='is not a checkpoint of s5_mnist', evil='is not a checkpoint of s5_mnist',
@@ -86,7 +89,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     save_checkpoint(tmp_path/'c', net, opt, sched, g, History(), run=dict(seed=1))
     load_checkpoint(tmp_path/'c', net, opt, sched, g, run=dict(seed=1))
     load_checkpoint(tmp_path/'c', net, opt, sched, g)
-    with pytest.raises(InputError, match="c belongs to another run: expected {'seed': 2}, found {'seed': 1}"):
+    with pytest.raises(InputError, match="c belongs to another run: expected seed=2, found 1"):
         load_checkpoint(tmp_path/'c', net, opt, sched, g, run=dict(seed=2))
 
 
@@ -169,7 +172,7 @@ def test_weights_that_were_changed_are_refused(tmp_path):
         with pytest.raises(InputError, match='w is (damaged|not a safetensors file)'):
             load_weights(Net(), tmp_path/'w')
     for path in (tmp_path, tmp_path/'none', tmp_path/'w'/'x'):
-        with pytest.raises(InputError, match='is not a (file; name a )?safetensors file'):
+        with pytest.raises(InputError, match='is not a safetensors file|must be a file|does not exist'):
             read_weights(path)
 
 
@@ -199,16 +202,16 @@ def test_weights_with_a_name_too_few_or_too_many_are_refused():
 
 def test_a_history_comes_back(tmp_path):
     for split in ('test', 'validation'):
-        rows = [{'epoch': i, 'lr': .1/i, 'train_loss': 1e-7*i, f'{split}_correct': 5, f'{split}_n': 7} for i in (1, 2)]
+        rows = [ROW | {'epoch': i, 'lr': .1/i, f'{split}_correct': 5, f'{split}_n': 7} for i in (1, 2)]
         save_history(History(rows), tmp_path/'h.csv')
         hist = load_history(tmp_path/'h.csv')
         assert hist.rows == rows and hist.held_out == split and hist.test_acc == [500/7]*2
 
 
-@pytest.mark.parametrize('text, message', [('epoch\nx', 'is damaged'), ('epoch\n1,2\n', 'is damaged'),
-                                           ('a,b\n1\n', 'is damaged'), (None, 'does not exist')])
+@pytest.mark.parametrize('text, message', [('epoch\nx', 'row 1: epoch must be'), ('epoch\n1,2\n', 'row 1'),
+                                           ('a,b\n1\n', 'row 1'), (None, 'does not exist')])
 def test_a_damaged_history_is_refused(tmp_path, text, message):
     if text is not None:
         (tmp_path/'h.csv').write_text(text)
-    with pytest.raises(InputError, match=f'h.csv {message}'):
+    with pytest.raises(InputError, match=f'h.csv:? {message}'):
         load_history(tmp_path/'h.csv')

@@ -47,7 +47,7 @@ def test_atomic_write_creates_the_folder(tmp_path, kind):
 
 
 def test_atomic_write_fails_if_nothing_was_written(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(InputError, match='f cannot be written'):
         with atomic_write(tmp_path/'f'):
             pass
     assert os.listdir(tmp_path) == []
@@ -89,7 +89,7 @@ def test_text_is_read_as_utf8(tmp_path):
 
 @pytest.mark.parametrize('content, message', [
     (None, 'does not exist; check the path'), (b'\xff\xfe', 'is damaged'), (b'{', 'is damaged'), (b'', 'is damaged'),
-    (b'[]', 'must hold a JSON object, found list'), (b'3', 'must hold a JSON object, found int')])
+    (b'[]', 'must be an object, got'), (b'3', 'must be an object, got')])
 def test_bad_json_is_refused_by_name(tmp_path, content, message):
     if content is not None:
         (tmp_path/'f.json').write_bytes(content)

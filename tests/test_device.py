@@ -36,7 +36,7 @@ def test_precision():
     assert [pick_precision(p, CPU) for p in ('bf16', 'float32')] == ['bf16', 'float32']
     assert pick_precision('auto', CPU) == ('bf16' if native_bf16(CPU) else 'float32')
     assert pick_precision('auto', torch.device('mps')) == 'float32' # It computes bf16 in software, if at all
-    with pytest.raises(InputError, match="precision must be auto, bf16 or float32, got 'fp8'"):
+    with pytest.raises(InputError, match="precision must be one of auto, float32, bf16, got 'fp8'"):
         pick_precision('fp8', CPU)
 
 
@@ -46,7 +46,7 @@ def test_autocast_is_on_for_bf16_alone():
         assert (x@x).dtype == torch.bfloat16
     with autocast(CPU, 'float32'):
         assert (x@x).dtype == torch.float32
-    with pytest.raises(InputError, match="precision must be bf16 or float32, got 'auto'"):
+    with pytest.raises(InputError, match="precision must be one of float32, bf16, got 'auto'"):
         autocast(CPU, 'auto')
 
 

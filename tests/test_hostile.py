@@ -98,10 +98,11 @@ BAD = {
 def test_what_is_no_set_of_digits_is_refused_everywhere(message):
     x, y = BAD[message]
     batch = (x[:, None].float() if isinstance(x, torch.Tensor) else x, y)
-    opt = torch.optim.SGD(Net().parameters(), lr=.1)
+    net = Net()
+    opt = torch.optim.SGD(net.parameters(), lr=.1)
     data = generated_data(4, 4)._replace(train_x=x, train_y=y)
     calls = [lambda: check_digits(x, y), lambda: Batches(x, y), lambda: loaders(data),
-             lambda: evaluate(Net(), [batch]), lambda: fit(Net(), [batch], None, opt, None, 1)]
+             lambda: evaluate(net, [batch]), lambda: fit(net, [batch], None, opt, None, 1)]
     for call in calls:
         with pytest.raises(InputError, match=message):
             call()
@@ -111,8 +112,9 @@ def test_what_is_no_set_of_digits_is_refused_everywhere(message):
 def test_pixels_that_are_not_finite_are_refused_everywhere(bad):
     x = torch.zeros(4, 1, 28, 28)
     x[2, 0, 5, 5] = bad
-    opt = torch.optim.SGD(Net().parameters(), lr=.1)
-    for call in (lambda: evaluate(Net(), [(x, Y)]), lambda: fit(Net(), [(x, Y)], None, opt, None, 1)):
+    net = Net()
+    opt = torch.optim.SGD(net.parameters(), lr=.1)
+    for call in (lambda: evaluate(net, [(x, Y)]), lambda: fit(net, [(x, Y)], None, opt, None, 1)):
         with pytest.raises(InputError, match='batch: pixels must be finite, found NaN or infinity'):
             call()
     with pytest.raises(InputError, match=r'must hold values in .0,1. or .0,255., found .*(nan|inf)'):

@@ -261,7 +261,7 @@ def test_bad_values_are_named(source, said):
 
 
 def test_a_folder_is_no_picture(tmp_path):
-    with pytest.raises(InputError, match=f'{tmp_path.name} cannot be read as a picture'):
+    with pytest.raises(InputError, match=f'{tmp_path.name} must be a file, found a folder'):
         preprocess(tmp_path)
 
 

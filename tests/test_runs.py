@@ -108,31 +108,31 @@ def flip(path, at):
 
 
 @pytest.mark.parametrize('change, message', [
-    (lambda d: (d/'report.json').write_text('{}'), 'report.json does not belong to model.safetensors beside it'),
+    (lambda d: (d/'report.json').write_text('{}'), 'report.json: recipe must be text, got nothing'),
     (lambda d: (d/'config.json').unlink(), 'config.json does not exist; check the path'),
     (lambda d: (d/'config.json').write_text('{'), 'config.json is damaged'),
     (lambda d: (d/'config.json').write_bytes(b'\xff\xfe'), 'config.json is damaged'),
-    (lambda d: (d/'config.json').write_text('[]'), 'config.json must hold a JSON object, found list'),
+    (lambda d: (d/'config.json').write_text('[]'), 'config.json must be an object, got'),
     (lambda d: (d/'config.json').write_text('{"version": 3}'), 'config.json must be in format 2, found format 3'),
     (lambda d: (d/'config.json').write_text('{"version": 1, "recipe": {}}'), 'found format 1; s5_mnist 0.1.0 reads it'),
-    (lambda d: (d/'config.json').write_text('{"version": 2}'), 'config.json must hold a recipe, found none'),
-    (lambda d: (d/'config.json').write_text('{"version": 2, "recipe": {"speed": 3}}'),
-     "must be one of .*; got 'speed'"),
+    (lambda d: (d/'config.json').write_text('{"version": 2}'), 'config.json: recipe must be an object, got nothing'),
+    (lambda d: (d/'config.json').write_text('{"version": 2, "data": "x", "recipe": {"speed": 3}}'),
+     "must be one of .*, got 'speed'"),
     (lambda d: swap(d/'config.json', '"bs": 128', '"bs": 64'), 'config.json does not belong to model.safetensors'),
     (lambda d: swap(d/'config.json', '"fused": true', '"fused": "no"'),
-     "fused must be one of .False, True., found 'no'"),
+     "fused must be True or False, got 'no'"),
     (lambda d: swap(d/'config.json', '"seed": 6', '"seed": 7'), 'config.json does not belong to model.safetensors'),
     (lambda d: swap(d/'report.json', '"correct": ', '"correct": 1'),
      'report.json does not belong to model.safetensors'),
     (lambda d: swap(d/'history.csv', ',200,', ',200,', cut=1), 'history.csv does not belong to model.safetensors'),
     (lambda d: flip(d/'model.safetensors', -1000), 'model.safetensors is damaged: its checksum'),
     (lambda d: flip(d/'model.safetensors', 300), 'model.safetensors'),
-    (lambda d: (d/'config.json').write_text('{"version": 2, "recipe": {"bs": "x"}}'),
-     "bs must be of type int, got 'x'"),
-    (lambda d: (d/'history.csv').write_text('epoch\nx'), 'history.csv is damaged'),
+    (lambda d: (d/'config.json').write_text('{"version": 2, "data": "x", "recipe": {"bs": "x"}}'),
+     "bs must be an integer between .*, got 'x'"),
+    (lambda d: (d/'history.csv').write_text('epoch\nx'), 'history.csv: row 1: epoch must be an integer'),
     (lambda d: (d/'history.csv').unlink(), 'history.csv does not exist'),
     (lambda d: (d/'report.json').unlink(), 'is not finished; continue with: s5_train --resume'),
-    (lambda d: (d/'model.safetensors').unlink(), 'model.safetensors is not a file'),
+    (lambda d: (d/'model.safetensors').unlink(), 'model.safetensors does not exist'),
     (lambda d: (d/'model.safetensors').write_bytes(b'junk'), 'model.safetensors is not a safetensors file'),
     (lambda d: save_file({'a': torch.zeros(2)}, d/'model.safetensors'), 'is of another model'),
     (lambda d: save_file({k: v*float('nan') for k, v in Net().state_dict().items()}, d/'model.safetensors'),
@@ -169,7 +169,7 @@ def test_default_folders_are_new(small, tmp_path, monkeypatch):
 
 def test_unwritable_folder(small, tmp_path):
     (tmp_path/'file').write_text('')
-    with pytest.raises(InputError, match='run cannot be written .*; choose another folder'):
+    with pytest.raises(InputError, match='run must be a folder, but .*; name another folder'):
         train('fast', small, tmp_path/'file'/'run', **QUICK)
 
 
@@ -279,7 +279,7 @@ def stopped_run(path, **changes):
 def test_a_folder_in_use_is_refused(small, tmp_path):
     stopped_run(tmp_path/'run')
     with FileLock(tmp_path/'run'/'.lock'):
-        with pytest.raises(InputError, match='run is in use by another run; choose another folder'):
+        with pytest.raises(InputError, match='run is in use by another process'):
             resume(tmp_path/'run', small, device='cpu')
     assert resume(tmp_path/'run', small, device='cpu').report['n'] == 130
 
@@ -300,7 +300,7 @@ def test_a_folder_without_a_run_is_not_resumed(small, tmp_path):
 def test_files_of_another_run_are_refused(small, tmp_path):
     a, b = stopped_run(tmp_path/'a'), stopped_run(tmp_path/'b', seed=1)
     shutil.copy(b/'last.ckpt', a/'last.ckpt')
-    with pytest.raises(InputError, match='last.ckpt belongs to another run: expected .*, found '):
+    with pytest.raises(InputError, match='last.ckpt belongs to another run: expected seed=.*, found '):
         resume(a, small, device='cpu')
     data = (b/'last.ckpt').read_bytes()
     (b/'last.ckpt').write_bytes(data[:-1])
@@ -360,7 +360,7 @@ def test_a_training_that_diverges_keeps_the_checkpoint_before(small, tmp_path):
 
 def test_the_save_interval_has_a_range(small, tmp_path):
     for interval in (-1., float('nan')):
-        with pytest.raises(InputError, match=f'save_interval_s must be at least 0, got {interval}'):
+        with pytest.raises(InputError, match=f'save_interval_s must be a number between 0 and .*, got {interval}'):
             train('fast', small, tmp_path/str(interval), save_interval_s=interval, **QUICK)
         assert not (tmp_path/str(interval)).exists()
 

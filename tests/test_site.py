@@ -2,6 +2,7 @@
 browser."""
 import base64
 import importlib
+import inspect
 import os
 import re
 import shutil
@@ -125,7 +126,7 @@ def test_every_page_is_processed(pages):
         shown = words(pages/path.name)
         module = importlib.import_module(f's5_mnist.{name}')
         for symbol in module.__all__:
-            if callable(getattr(module, symbol)):
+            if inspect.isclass(getattr(module, symbol)) or inspect.isroutine(getattr(module, symbol)):
                 assert re.search(rf'### {symbol}\b', shown), f'{name}: {symbol} has no reference block'
 
 

@@ -106,7 +106,7 @@ def test_a_folder_in_use_is_refused_until_its_process_is_dead(start, tmp_path):
         while not (tmp_path/'ready').exists():
             assert process.is_alive()
             time.sleep(.02)
-        with pytest.raises(InputError, match='is in use by another run'):
+        with pytest.raises(InputError, match='is in use by another process'):
             resume(tmp_path/'run', survival.digits(), device='cpu')
         with pytest.raises(InputError, match='must be empty, found files in it'):
             train('fast', survival.digits(), tmp_path/'run', **QUICK)

@@ -87,7 +87,7 @@ def test_a_sweep_refuses_rows_of_another(small, table):
     lambda t: '\x00'], ids=['another', 'empty', 'short row', 'long row', 'settings', 'count', 'column', 'null'])
 def test_a_sweep_refuses_what_is_no_table(small, table, damage):
     table.write_text(text := damage(table.read_text()))
-    with pytest.raises(InputError, match='fast.csv must be a table that sweep wrote, but it holds something else'):
+    with pytest.raises(InputError, match='fast.csv(: row 1.* must|: row 1: settings is damaged| must be a table that sweep wrote, but it holds)'):
         sweep('fast', 2, table, small, **QUICK)
     assert table.read_text() == text
 
@@ -100,7 +100,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
 
 
 def test_no_seeds_are_refused(small, tmp_path):
-    with pytest.raises(InputError, match='seeds must be at least 1, got 0'):
+    with pytest.raises(InputError, match='seeds must be an integer between 1 and 10,000, got 0'):
         sweep('fast', 0, tmp_path/'new.csv', small)
     assert not list(tmp_path.iterdir())
 

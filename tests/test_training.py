@@ -95,9 +95,9 @@ def test_a_network_with_nan_gets_no_score(small):
 
 def test_no_epochs_are_refused(small):
     net = Net()
-    with pytest.raises(InputError, match='epochs must be at least 1, got 0'):
+    with pytest.raises(InputError, match='epochs must be an integer between 1 and 100,000, got 0'):
         fit(net, loaders(small).train, None, SGD(net.parameters(), lr=0.01), None, epochs=0)
-    with pytest.raises(InputError, match='sched must be a learning rate scheduler, got 3'):
+    with pytest.raises(InputError, match='sched must be a learning rate scheduler without a metric, got 3'):
         fit(net, loaders(small).train, None, SGD(net.parameters(), lr=0.01), 3)
 
 

@@ -17,7 +17,7 @@ def test_one_seed_for_python_numpy_and_torch():
         return random.random(), np.random.rand(), torch.rand(1).item(), torch.rand(1, generator=g).item()
     assert draw() == draw() and len(set(draw())) == 3             # torch's two generators have the same seed
     for seed in (-1, 2**32):
-        with pytest.raises(InputError, match=f'seed must be between 0 and 4,294,967,295, got {seed}'):
+        with pytest.raises(InputError, match=f'seed must be an integer between 0 and 4,294,967,295, got {seed}'):
             set_seed(seed)
 
 
