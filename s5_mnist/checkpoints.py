@@ -227,8 +227,10 @@ def _check_plain_part(content, dl, path):
 
 def _is_possible(state, dl):
     "Whether a loader can be where a checkpoint says it was"
-    n, order, correct = min(state['step']*dl.bs, dl.n), *map(state.get, _SUMS[:0:-1])
-    if not all(isinstance(t, torch.Tensor) for t in (order, correct)): return False
+    loss, correct, order = tensors = [state.get(k) for k in _SUMS]
+    n = min(state['step']*dl.bs, dl.n)
+    if not all(isinstance(t, torch.Tensor) for t in tensors): return False
+    if loss.numel() != 1 or correct.numel() != 1 or not loss.isfinite(): return False
     order = order.unique() # Sorted; a position that comes twice is missing at the end
     return (0 < state['step'] <= len(dl) and state['n'] == n >= correct.item() >= 0
             and len(order) == dl.n and order[0] >= 0 and order[-1] < len(dl.x))

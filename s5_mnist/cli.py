@@ -8,7 +8,9 @@ __all__ = ['command', 'one_line_errors', 's5_train', 's5_eval', 's5_predict', 's
 # %% ../nbs/cli.ipynb #e0b9efb8
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -96,6 +98,8 @@ def one_line_errors(
 )->Iterator[None]: # Context manager
     "Turn bad input into one line on stderr and status 2, signals into 128 and more"
     _repair_streams()
+    if threading.current_thread() is threading.main_thread(): # Ends like an error does
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128+number))
     try: yield
     except BrokenPipeError: # Whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

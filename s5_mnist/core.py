@@ -52,7 +52,8 @@ def shown(
     "A value as a message shows it"
     try: text = ' '.join(repr(value).split())
     except ValueError: text = f'a value of type {type(value).__name__}'
-    return text if len(text) <= 60 else f'{text[:57]}...'
+    if len(text) <= 60: return text
+    return f'{text[:57]}...' if isinstance(value, str) else f'a {type(value).__name__}'
 
 # %% ../nbs/core.ipynb #f4a7ff3b
 def Int(
@@ -217,7 +218,7 @@ def check_output(
     if kind not in (None, 'file'):
         raise InputError(f'{path} must be a file, found a {kind}; name another file')
     if kind and not force:
-        raise InputError(f'{path} exists; name another file, or replace it with force')
+        raise InputError(f'{path} exists; name another file, or use force to replace it')
     return path
 
 # %% ../nbs/core.ipynb #1f8775cd

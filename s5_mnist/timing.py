@@ -163,9 +163,11 @@ def time_command(
         start = time.perf_counter()
         process = subprocess.Popen([sys.executable, *args], stdout=log, stderr=log)
         peak = pool.submit(_watch_peak_memory, process.pid, ended)
-        process.wait()
+        try: process.wait()
+        finally: # Also when this process is told to stop
+            process.kill()
+            ended.set()
         seconds = time.perf_counter()-start
-        ended.set()
         log.seek(0)
         output = log.read().decode(errors='replace').strip()
     if process.returncode:

@@ -23,13 +23,15 @@ from unittest import mock
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from pydantic import TypeAdapter
 from safetensors.torch import save_file
+from sealing import ODD, changed, checkpoint_content, places, seal_checkpoint, seal_report
 
 from s5_mnist import checkpoints, cli, core, data, inference, runs, sweeps
 from s5_mnist.core import InputError
 from s5_mnist.model import Net
 from s5_mnist.preprocessing import preprocess
-from s5_mnist.recipes import get_recipe, make_optimizer, parse_changes
+from s5_mnist.recipes import Recipe, get_recipe, make_optimizer, parse_changes
 
 SECONDS, BYTES = 1., 1e9
 WORDS = [b'\0', b'\xff', b'nan', b'-1', b'1e999', b'{', b'}', b'"', b',', b'\n', b'NaN', b'Infinity', b'null', b'[]',
@@ -66,6 +68,7 @@ class Parsers:
             self.run = runs.train('fast', self.small, self.folder/'run', device='cpu', precision='float32', bs=20)
         self.files = {p.name: p.read_bytes() for p in self.run.path.iterdir() if p.suffix in ('.json', '.csv')}
         self.weights = (self.run.path/'model.safetensors').read_bytes()
+        self.partway = self._partway()
         self.checkpoint = (self.folder/'stopped'/'last.ckpt').read_bytes()
         save_file({k: v[:1].clone() for k, v in Net().state_dict().items()}, self.folder/'short')
         self.short = (self.folder/'short').read_bytes()
@@ -74,6 +77,17 @@ class Parsers:
         self.pictures = self._pictures()
         core.write_csv(self.folder/'rows.csv', [sweeps._sweep_row(self.run, 'generated digits')])
         self.rows = (self.folder/'rows.csv').read_bytes()
+
+    def _partway(self):
+        "The content of a checkpoint in the middle of an epoch"
+        saved, path = runs._SavingHook.save, self.folder/'partway'
+        def save_and_keep(hook, hist):
+            saved(hook, hist)
+            if hist.state and hist.rows: shutil.copy(hook.path/'last.ckpt', path)
+        with contextlib.redirect_stdout(self.quiet), mock.patch.object(runs._SavingHook, 'save', save_and_keep):
+            runs.train('fast', self.small, self.folder/'two', device='cpu', precision='float32', bs=20, epochs=2,
+                       save_interval_s=0)
+        return checkpoint_content(path)
 
     def _pictures(self):
         im = Image.new('RGB', (40, 32), 'white')
@@ -135,6 +149,53 @@ class Parsers:
         try: runs.load_run(self.folder/'run', 'cpu')
         finally: path.write_bytes(self.files[name])
 
+    def sealed_report(self, chance):
+        "Weights and report that agree, with one impossible entry; what is loaded must be the run's own"
+        folder = self.folder/'sealed'
+        if not folder.exists(): shutil.copytree(self.folder/'run', folder)
+        at = chance.choice(list(places(self.run.report)))
+        report = changed(self.run.report, at, chance.choice((*ODD, ...)))
+        seal_report(folder, self.run.net, report)
+        assert runs.load_run(folder, 'cpu').report == report
+
+    def sealed_checkpoint(self, chance):
+        "A position within an epoch, changed and sealed again; if it is accepted, nothing that counts was changed"
+        path, net, g = self.folder/'s.ckpt', Net(), torch.Generator()
+        opt, sched = make_optimizer(net, self.run.recipe, 2)
+        dl = data.loaders(self.small, self.run.recipe.bs, subset_frac=self.run.recipe.subset_frac).train
+        keys = ('held_out', 'state', 'history')
+        plain = {k: v for k, v in self.partway.items() if k in keys}
+        at, new = chance.choice(list(places(plain))), chance.choice((*ODD, ...))
+        rest = {k: v for k, v in self.partway.items() if k not in keys}
+        seal_checkpoint(path, rest | changed(plain, at, new))
+        hist = checkpoints.load_checkpoint(path, net, opt, sched, g, dl)
+        harmless = at[-1] in ('started', 'seconds', 'lr') or at == ('state',) and new is None
+        assert harmless or hist.state.step == self.partway['state']['step'], f'{at} = {new!r} was accepted'
+
+    def declared(self, chance):
+        "A field of a recipe, at its bounds and beyond; only what is declared may be accepted"
+        name = chance.choice(list(Recipe.__annotations__))
+        schema = TypeAdapter(Recipe.__annotations__[name]).json_schema()
+        low, high = (schema.get(k) for k in ('minimum', 'maximum'))
+        values = [*ODD, *schema.get('enum', ()), 's5']
+        if low is not None:
+            step = 1 if schema['type'] == 'integer' else abs(low)/9 or 1e-9
+            values += [low, high, low-step, high+step*9, str(low), np.float64(low)]
+        value = chance.choice(values)
+        recipe = get_recipe('s5', **{name: value})
+        assert getattr(recipe, name) == value and not (low is not None and not low <= value <= high)
+
+    def names(self, chance):
+        "Names of files that a terminal should not see, given to everything that reads"
+        name = ''.join(chance.choice(('a', '\n', '\x1b[2J', '\r', '\udcff', 'é', '\u202e', '~', '/', '\0', '\t', '..'))
+                       for _ in range(chance.randrange(300 if chance.random() < .1 else 8)))
+        read = chance.choice((preprocess, checkpoints.read_weights, checkpoints.load_history, core.read_json,
+                              sweeps.read_sweep, core.check_output, lambda p: runs.load_run(p, 'cpu'), runs.resume))
+        try: read(f'{self.folder}/no/{name}' if chance.random() < .5 else name)
+        except InputError as e:
+            assert str(e).isprintable() and len(str(e)) <= 500, 'a message that a terminal cannot show'
+            raise
+
     def sweep_file(self, chance):
         path = self.folder/'r.csv'
         path.write_bytes(damaged(self.rows, chance))
@@ -171,8 +232,8 @@ class Parsers:
                 if e.code: raise InputError('refused') from None
 
 
-SHARES = dict(idx_file=.3, changes=.15, sweep_file=.1, run_folder=.1, weights_file=.07, checkpoint_file=.08, array=.08,
-              picture=.07, command_line=.05)
+SHARES = dict(idx_file=.2, changes=.1, declared=.15, names=.1, sweep_file=.08, run_folder=.07, weights_file=.05,
+              checkpoint_file=.05, sealed_checkpoint=.03, sealed_report=.05, array=.05, picture=.05, command_line=.02)
 
 
 def main(cases, seed, only=None):
