@@ -218,7 +218,8 @@ def check_output(
     if kind not in (None, 'file'):
         raise InputError(f'{path} must be a file, found a {kind}; name another file')
     if kind and not force:
-        raise InputError(f'{path} exists; name another file, or use force to replace it')
+        raise InputError(f'{path} exists; name another file, '
+                         f'or use force to replace it')
     return path
 
 # %% ../nbs/core.ipynb #1f8775cd
