@@ -20,6 +20,7 @@ _MODULES = {
     'runs': 'Run train resume load_run',
     'pretrained': 'load_pretrained pretrained_report save_pretrained',
     'preprocessing': 'read_picture preprocess preprocess_stages',
+    'typicality': 'measure_typicality fit_typicality make_non_digits load_typicality_head',
     'inference': 'Prediction predict feature_maps occlusion_map export_onnx',
     'benchmark': 'measure_speed',
     'sweeps': 'sweep read_sweep sweep_table',

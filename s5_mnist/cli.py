@@ -24,8 +24,8 @@ from fastcore.docments import docments
 from . import __version__
 from .core import (BatchSize, DataName, Epochs, InputError, Jobs, LearningRate,
                            Precision, RecipeName, Repetitions, Seconds, Seed, Seeds,
-                           TimedBatches, ValidationSize, check, check_output, describe,
-                           printable, user_path)
+                           Share, TimedBatches, ValidationSize, check, check_output,
+                           describe, printable, user_path)
 
 # %% ../nbs/cli.ipynb #3be07bfb
 def _kind(p):
@@ -189,6 +189,7 @@ def s5_predict(
     files:list[Path], # Pictures of one digit each
     run:str='pretrained', # Folder of a run, or pretrained for the package's own weights
     json:bool=False, # Print a line of JSON for each file
+    at_least:Share=0.005, # Typicality below which it is not sure: 1 digit in 200
 ):
     "Read the digit in each picture"
     from json import dumps
@@ -196,7 +197,7 @@ def s5_predict(
     from s5_mnist.pretrained import load_network
     net, failed = load_network(run, 'cpu')[0], 0
     for name in files:
-        try: found = predict(name, net)
+        try: found = predict(name, net, at_least)
         except InputError as e:
             failed += 1
             print(f's5_predict: {e}', file=sys.stderr, flush=True)

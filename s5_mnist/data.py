@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MNIST_FILES', 'MNIST_MEAN', 'MNIST_STD', 'DigitData', 'check_digits', 'parse_idx', 'IdxFile', 'verify_mnist_file',
-           'download_file', 'data_folders', 'load_mnist', 'drive_folder', 'generated_data', 'load_data', 'Batches',
-           'Loaders', 'loaders']
+           'download_file', 'data_folders', 'load_mnist', 'as_input', 'drive_folder', 'generated_data', 'load_data',
+           'Batches', 'Loaders', 'loaders']
 
 # %% ../nbs/00_data.ipynb #1513db4b
 import gzip
@@ -223,6 +223,13 @@ def load_mnist(
 
 # %% ../nbs/00_data.ipynb #6581366c
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081 # Of the training pixels, scaled to [0,1]
+
+# %% ../nbs/00_data.ipynb #1aa7c95a
+def as_input(
+    images:torch.Tensor, # [N,28,28] uint8
+)->torch.Tensor: # [N,1,28,28] float32, normalised
+    "Images in the form that the network takes"
+    return (images.unsqueeze(1).float()/255 - MNIST_MEAN)/MNIST_STD # [N,1,28,28]
 
 # %% ../nbs/00_data.ipynb #9eef0147
 def drive_folder(

@@ -18,6 +18,7 @@ from PIL import Image
 from s5_mnist.inference import feature_maps, predict
 from s5_mnist.preprocessing import preprocess
 from s5_mnist.pretrained import load_pretrained
+from s5_mnist.typicality import load_typicality_head
 
 DEMO, WIDTHS = ROOT/'nbs'/'demo', (6, 14, 22, 40)
 CODE = (DEMO/'page.js').read_text()
@@ -75,6 +76,9 @@ def test_the_page_has_the_weights_of_the_package():
     assert abs(found['logits']-logits.numpy()).max() < 1e-4
     for name, maps in feature_maps(net, image).items():
         assert abs(found[name][0]-maps.numpy()).max() < 1e-4
+    with torch.no_grad():
+        score = load_typicality_head()(net.features((image[None, None]/255-.1307)/.3081)[-1])
+    assert abs(found['score']-score.numpy()).max() < 1e-2 and score > 0
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------
@@ -187,6 +191,23 @@ def test_ten_digits_are_drawn_and_read(opened):
         assert apart(ours.image.float()*255/top, seen(page)) < 2
         assert page.locator('.maps canvas').count() == 4
     assert page.errors == []
+
+
+@pytest.mark.slow
+def test_a_letter_is_doubted(opened):
+    page = opened()
+    box = page.locator('#draw').bounding_box()
+    for points in ([(40, 220), (128, 30), (216, 220)], [(70, 150), (186, 150)]): # An A
+        page.mouse.move(*(box[k]+v*box['width']/256 for k, v in zip('xy', points[0])))
+        page.mouse.down()
+        for point in points[1:]:
+            page.mouse.move(*(box[k]+v*box['width']/256 for k, v in zip('xy', point)), steps=5)
+        page.mouse.up()
+    page.wait_for_selector('#answer.unsure')
+    assert page.inner_text('#status').startswith('Not sure this is a digit. If it is: ')
+    page.click('#clear')
+    answer(page, '–')
+    assert 'unsure' not in (page.get_attribute('#answer', 'class') or '') and page.errors == []
 
 
 @pytest.mark.slow

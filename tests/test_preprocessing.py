@@ -10,7 +10,8 @@ from drawings import apart, beside, drawn, file_of, noise
 from PIL import Image, ImageDraw, ImageFilter
 
 from s5_mnist.core import InputError
-from s5_mnist.inference import as_input, predict
+from s5_mnist.data import as_input
+from s5_mnist.inference import predict
 from s5_mnist.preprocessing import (MAX_PIXELS, STROKE_WIDTHS, _stroke_width, preprocess, preprocess_stages,
                                     read_picture, source_name)
 

@@ -147,7 +147,10 @@ function show(image, found, otherwise) {
     row.querySelector('.percent').textContent = logits ? `${percent.toFixed(1)} %` : ''
   })
   answer.textContent = logits ? best : '–'
-  if (session) say(logits ? `${best}, with ${(100 * parts[best] / total).toFixed(1)} percent.` : otherwise)
+  const unsure = logits && found.score.data[0] < 0 // 199 digits in 200 score higher
+  answer.classList.toggle('unsure', unsure)
+  const doubt = unsure ? 'Not sure this is a digit. If it is: ' : ''
+  if (session) say(logits ? `${doubt}${best}, with ${(100 * parts[best] / total).toFixed(1)} percent.` : otherwise)
   for (const name of ['conv1', 'conv2', 'conv3', 'conv4']) maps(name, found?.[name])
 }
 
