@@ -58,13 +58,16 @@ FONTS = ([f'DejaVu{f}{s}' for f in ('Sans', 'SansMono')
          + [f'cm{s}10' for s in ('r', 'b', 'ss', 'tt')]) # In every matplotlib since 3.7
 
 # %% ../nbs/digits.ipynb #a87c80bf
-@lru_cache(maxsize=None)
 def draw_glyph(
     text:str, # One character
     font:str, # Name in FONTS
     stroke:int=0, # Pixels added on each side of the strokes, 0 to 3
 )->object: # PIL image of 96×96 pixels, white on black
     "Draw a character in the middle of an image"
+    return _draw_glyph(text, font, stroke)
+
+@lru_cache(maxsize=None)
+def _draw_glyph(text, font, stroke):
     from matplotlib import get_data_path # Imported here: both take a while
     from PIL import Image, ImageDraw, ImageFont
     ttf = ImageFont.truetype(f'{get_data_path()}/fonts/ttf/{font}.ttf', 56,

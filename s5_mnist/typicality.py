@@ -22,8 +22,8 @@ from .augment import random_elastic
 from .checkpoints import load_weights
 from .core import PathLike
 from .data import DigitData, as_input
-from .digits import (FONTS, draw_glyph, frame_digit, generate_digits, pose_glyph,
-                             resize_image)
+from .digits import (FONTS, draw_glyph, frame_digit, generate_digits,
+                             pose_glyph, resize_image)
 from .model import Net
 
 # %% ../nbs/typicality.ipynb #3b710f3e
@@ -33,7 +33,7 @@ class TypicalityHead(torch.nn.Module):
         super().__init__()
         self.hidden, self.last = torch.nn.Linear(4*256, 32), torch.nn.Linear(32, 1)
         self.register_buffer('scores', torch.linspace(-1, 1, 2001)) # Of held-out digits
-        self.register_buffer('fc2', torch.zeros(10, 50)) # Of the network it was fitted to
+        self.register_buffer('fc2', torch.zeros(10, 50)) # Of the network it fits
 
     def forward(self,
         maps:torch.Tensor, # [N,256,8,8] outputs of conv4
@@ -65,12 +65,14 @@ def _scores(net, head, images):
 # %% ../nbs/typicality.ipynb #973a121b
 HEAD, TYPICAL = Path(str(files('s5_mnist')))/'typicality.safetensors', 1/200
 
-@lru_cache(maxsize=4)
 def load_typicality_head(
     path:PathLike|None=None, # File of fit_typicality; None: the package's own
 )->TypicalityHead: # In evaluation mode
     "The head that belongs to the pretrained network, or another one"
-    return load_weights(TypicalityHead(), path or HEAD).eval()
+    return _load_head(path or HEAD)
+
+@lru_cache(maxsize=4)
+def _load_head(path): return load_weights(TypicalityHead(), path).eval()
 
 # %% ../nbs/typicality.ipynb #d86e3163
 def _pick(items, g): return items[int(torch.randint(len(items), (), generator=g))]
@@ -81,7 +83,8 @@ def _between(low, high, g):
 _TURNS = ( # How to turn an image, and the digits that turn into something else
     (lambda x: x.flip(1), (3, 4, 6, 7, 9)), (lambda x: x.flip(0), (4, 6, 7, 9)),
     (lambda x: x.flip(0, 1), (3, 4, 7)), (lambda x: x.T, (2, 3, 5, 6, 9)),
-    (lambda x: x.T.flip(0), (2, 3, 4, 5, 6, 9)), (lambda x: x.T.flip(1), (2, 3, 4, 5, 6, 9)))
+    (lambda x: x.T.flip(0), (2, 3, 4, 5, 6, 9)),
+    (lambda x: x.T.flip(1), (2, 3, 4, 5, 6, 9)))
 
 # %% ../nbs/typicality.ipynb #473dccec
 def turned_digit(
@@ -131,7 +134,8 @@ def _draw(points, width, fill=False):
     pen, points = ImageDraw.Draw(im), [(8+96*x, 8+96*y) for x,y in points]
     if fill: pen.polygon(points, 255)
     else: pen.line(points, 255, width, joint='curve')
-    return torch.frombuffer(bytearray(im.tobytes()), dtype=torch.uint8).view(112, 112)/255
+    flat = torch.frombuffer(bytearray(im.tobytes()), dtype=torch.uint8)
+    return flat.view(112, 112)/255
 
 def scribble(
     x:torch.Tensor, # As for turned_digit

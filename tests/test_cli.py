@@ -220,7 +220,7 @@ def test_predict_prints_a_line_for_each_file_and_goes_on(shell, here):
                                 's5_predict: gone.png does not exist; check the path']
     status, out, err = shell('s5_predict', '5.png', '--json')
     found = json.loads(out)
-    assert (status, err) == (0, '') and found.keys() == {'file', 'digit', 'probs'}
+    assert (status, err) == (0, '') and found.keys() == {'file', 'digit', 'probs', 'typicality', 'is_digit'}
     assert (found['file'], found['digit']) == ('5.png', 5)
     assert len(found['probs']) == 10 and sum(found['probs']) == pytest.approx(1, abs=1e-4)
 

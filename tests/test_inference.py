@@ -35,7 +35,7 @@ def test_a_prediction_holds_what_the_network_saw(net):
 def test_a_prediction_can_be_written_as_json(net):
     found = predict(drawn('5'), net)
     read = json.loads(json.dumps(found.as_dict()))
-    assert list(read) == ['file', 'digit', 'probs'] and (read['file'], read['digit']) == ('the Image', 5)
+    assert list(read) == ['file', 'digit', 'probs', 'typicality', 'is_digit'] and (read['file'], read['digit']) == ('the Image', 5)
     assert len(read['probs']) == 10 and sum(read['probs']) == pytest.approx(1, abs=1e-4)
     assert read['probs'] == [round(p, 6) for p in found.probs.tolist()]
 
@@ -155,7 +155,7 @@ def test_onnx_declares_its_inputs_and_outputs(exported, net, two):
     assert [x.name for x in plain.get_outputs()] == ['logits']
     for s in others:
         names = [x.name for x in s.get_outputs()]
-        assert names == ['logits', 'conv1', 'conv2', 'conv3', 'conv4']
+        assert names == ['logits', 'conv1', 'conv2', 'conv3', 'conv4', 'score']
         given = dict(zip(names, s.run(None, dict(pixels=(two[None, None].float()/255).numpy()))))
         for name, ours in feature_maps(net, two).items():
             assert abs(given[name][0]-ours.numpy()).max() < 1e-4
