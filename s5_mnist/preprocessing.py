@@ -270,17 +270,18 @@ def _remove_specks(ink):
 
 # %% ../nbs/08_preprocessing.ipynb #7cda161e
 def _refuse_two_digits(ink, name):
-    "InputError if two tall components of [H,W] stand side by side"
+    "InputError if two tall components of [H,W] are side by side or one above the other"
     from scipy.ndimage import find_objects
     parts = _label(_smooth(ink) > .25)
     boxes = find_objects(parts.numpy()) # Of each component, slices of rows and columns
     size = parts.flatten().bincount()[1:] # Of each component, in pixels
     height = max(r.stop for r,_ in boxes) - min(r.start for r,_ in boxes) - 1
-    tall = [c for (r, c),n in zip(boxes, size)
-            if r.stop-r.start-1 >= .6*height and 4*n >= size.max()]
-    if tall and max(c.start for c in tall) >= min(c.stop for c in tall):
-        raise InputError(f'{name} holds two shapes side by side; '
-                         'use a picture of one digit')
+    def are_apart(axis, least):
+        spans = [box[axis] for box,n in zip(boxes, size) if 4*n >= size.max()
+                 and box[0].stop-box[0].start-1 >= least*height]
+        return spans and max(s.start for s in spans) >= min(s.stop for s in spans)
+    if are_apart(1, .6) or are_apart(0, .35):
+        raise InputError(f'{name} holds two shapes; use a picture of one digit')
 
 # %% ../nbs/08_preprocessing.ipynb #d2a79285
 SCALE = 8 # Size of the enlarged digit relative to MNIST

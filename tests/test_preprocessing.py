@@ -170,7 +170,7 @@ def test_ten_digits_by_any_brush(width, size, net):
 def test_two_digits_are_refused(width, gap):
     "Squeezed into one image, they would be read as a third"
     for digits in ('10', '42', '57', '83', '96', '11', '2024'):
-        with pytest.raises(InputError, match='the ndarray holds two shapes side by side; use a picture of one digit'):
+        with pytest.raises(InputError, match='the ndarray holds two shapes; use a picture of one digit'):
             preprocess(beside(digits, width, gap))
 
 

@@ -70,7 +70,7 @@ def test_a_digit_in_a_box_is_read_or_doubted(mnist):
 def test_two_digits_are_not_read_as_one(mnist):
     "Stacked and diagonal, close together"
     read = 0
-    for i in range(30):
+    for i in range(60):
         a, b = mnist.test_x[2*i], mnist.test_x[2*i+1]
         read += not doubted(paste((a, 60, 15, 80), (b, 60, 90+i % 8, 80)))
         read += not doubted(paste((a, 20, 20, 80), (b, 85+i % 8, 90, 80)))

@@ -109,7 +109,7 @@ function withoutSpecks(ink) {
   return map(kept, t => t / top)
 }
 
-// Do two tall parts stand side by side?
+// Are two tall parts side by side, or one above the other?
 function two(ink) {
   const [n, found] = parts(smooth(ink).v.map(t => t > 0.25), ink.h, ink.w)
   const all = Array.from({ length: found + 1 }, () => ({ size: 0, top: ink.h, bottom: 0, left: ink.w, right: 0 }))
@@ -122,8 +122,9 @@ function two(ink) {
   const shapes = all.slice(1)
   const most = key => Math.max(...shapes.map(p => p[key])), least = key => Math.min(...shapes.map(p => p[key]))
   const height = most('bottom') - least('top')
-  const tall = shapes.filter(p => p.bottom - p.top >= 0.6 * height && 4 * p.size >= most('size'))
-  return Math.max(...tall.map(p => p.left)) > Math.min(...tall.map(p => p.right))
+  const tall = part => shapes.filter(p => p.bottom - p.top >= part * height && 4 * p.size >= most('size'))
+  const apart = (shapes, from, to) => Math.max(...shapes.map(p => p[from])) > Math.min(...shapes.map(p => p[to]))
+  return apart(tall(0.6), 'left', 'right') || apart(tall(0.35), 'top', 'bottom')
 }
 
 // The size and weight of MNIST
