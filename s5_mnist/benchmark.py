@@ -22,10 +22,10 @@ from .core import (InputError, Jobs, PathLike, Repetitions, Table, TimedBatches,
                            atomic_write, check, write_csv, write_json)
 from .data import load_data
 from .device import (COMPUTE_OPTIONS, ComputeOptions, device_name, native_bf16,
-                             pick_compute_options, pick_device, retain_freed_memory)
+                             pick_compute_options, pick_device, retain_freed_memory,
+                             run_versions)
 from .model import Net, layer_stats
 from .recipes import get_recipe
-from .runs import run_versions
 from .timing import (Rung, matmul_peak, save_raw_mnist, time_command,
                              time_inference, time_job, time_rung, time_scoring)
 

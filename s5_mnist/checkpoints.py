@@ -53,6 +53,22 @@ def save_history(
     "Write one line per epoch, with the names of the columns in the first line"
     write_csv(path, hist.rows)
 
+# %% ../nbs/06_checkpoints.ipynb #9d6748fc
+def _check_row(row, number, path, text=False):
+    "A row of a history; its numbers must be declared, and agree with each other"
+    where = f'{path}: row {number}'
+    if text and None in (*row, *row.values()):
+        raise InputError(f'{where} must have as many cells as the first line')
+    row = check(row, EpochRow, where, text)
+    counts = [(row.get(f'{s}_correct', -1), row.get(f'{s}_n', -1), row.get(f'{s}_loss'))
+              for s in ('train', 'test', 'validation')
+              if any(k.startswith(f'{s}_') for k in row)]
+    if (row['epoch'] != number or len(counts) > 2
+            or any(not 0 <= a <= n or not n or loss is None for a,n,loss in counts)):
+        raise InputError(f'{where} must hold counts and losses of epoch {number} that '
+                         f'agree with each other')
+    return row
+
 # %% ../nbs/06_checkpoints.ipynb #952b5faa
 def load_history(
     path:PathLike, # CSV file that save_history wrote
@@ -61,8 +77,7 @@ def load_history(
     lines = csv.DictReader(read_text(path).splitlines(), strict=True)
     try: rows = list(lines)
     except csv.Error as e: raise InputError(f'{path} is damaged: {e}') from None
-    rows = [check(r, EpochRow, f'{path}: row {i}', text=True)
-            for i,r in enumerate(rows, 1)]
+    rows = [_check_row(r, i, path, text=True) for i,r in enumerate(rows, 1)]
     validation = rows and 'validation_n' in rows[0]
     return History(rows, held_out='validation' if validation else 'test')
 
@@ -83,7 +98,7 @@ def _checksum(state, report):
     h = hashlib.sha256(json.dumps(report, sort_keys=True).encode())
     for k,v in sorted(state.items()):
         h.update(f'{k} {v.dtype} {list(v.shape)}'.encode())
-        h.update(v.view(torch.uint8).numpy().tobytes())
+        h.update(v.reshape(-1).view(torch.uint8).numpy().tobytes())
     return h.hexdigest()
 
 # %% ../nbs/06_checkpoints.ipynb #265f10e1
@@ -110,14 +125,19 @@ def check_weights(
 )->None: # InputError if a name, shape or value is wrong
     "Refuse weights that do not belong to such a network"
     expected = net.state_dict()
-    for k in sorted(expected.keys() | state.keys()):
-        a, b = (list(s[k].shape) if k in s else 'nothing' for s in (expected, state))
+    for k in sorted(expected.keys() | state.keys(), key=str):
+        a, b = (_shape(s[k]) if k in s else 'nothing' for s in (expected, state))
         if a != b:
             raise InputError(f'{path} is of another model: expected {k} to be {a}, '
                              f'found {b}')
         if not state[k].isfinite().all():
             raise InputError(f'{path}: weights must be finite, '
                              f'found NaN or infinity in {k}')
+
+def _shape(v):
+    "Shape of a plain tensor of numbers, or what it is instead"
+    plain = isinstance(v, torch.Tensor) and v.layout is torch.strided and not v.is_meta
+    return list(v.shape) if plain and not v.is_complex() else type(v).__name__
 
 # %% ../nbs/06_checkpoints.ipynb #0ff2c05a
 def load_weights(
@@ -220,6 +240,12 @@ def _check_plain_part(content, dl, path):
     check(plain, PlainPart, str(path))
     if state and dl is None:
         raise InputError(f'{path} was saved in the middle of an epoch; pass dl too')
+    for i,row in enumerate(plain['history'], 1):
+        _check_row(row, i, path)
+        if not {f'{s}_n' for s in ('test', 'validation')} & row.keys() <= {
+                f'{plain["held_out"]}_n'}:
+            raise InputError(f'{path}: row {i} must be about the '
+                             f'{plain["held_out"]} set')
     epoch = len(plain['history'])+1
     if state and not (state['epoch'] == epoch and _is_possible(state, dl)):
         raise InputError(f'{path} does not fit this training: its position in the '
@@ -257,12 +283,27 @@ def load_checkpoint(
         raise InputError(f'{path} does not fit this training: '
                          f'{type(e).__name__} {e}') from None
 
+# %% ../nbs/06_checkpoints.ipynb #d6dd84a1
+def _check_optimizer(opt):
+    "`ValueError` unless the state of an optimiser is possible"
+    for group in opt.param_groups:
+        if not 0 <= group['lr'] < 1e9: raise ValueError('impossible learning rate')
+        for p in group['params']:
+            for v in opt.state.get(p, {}).values():
+                if not isinstance(v, torch.Tensor) or v.ndim == 0: continue
+                if v.shape != p.shape or not v.isfinite().all():
+                    raise ValueError('the momenta are not those of this network')
+
 # %% ../nbs/06_checkpoints.ipynb #2943657a
 def _restore(content, net, opt, sched, generator, dl):
     "Set every part of a training to what a checkpoint holds"
     net.load_state_dict(content['net'])
     opt.load_state_dict(content['opt'])
-    if sched: sched.load_state_dict(content['sched'])
+    _check_optimizer(opt)
+    if sched:
+        if content['sched'].keys() != sched.state_dict().keys():
+            raise ValueError('the schedule is of another kind')
+        sched.load_state_dict(content['sched'])
     generator.set_state(content['generator'])
     hist = History(content['history'], held_out=content['held_out'])
     state = content['state']

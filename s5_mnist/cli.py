@@ -255,6 +255,7 @@ def s5_sweep(
     "Train with many seeds, and keep one row of each"
     from s5_mnist.recipes import parse_changes
     from s5_mnist.sweeps import sweep, sweep_line
-    fields, out = dict(n_valid=n_valid) | parse_changes(change), out or f'{recipe}.csv'
+    fields, out = parse_changes(change), out or f'{recipe}.csv'
+    if n_valid: fields = parse_changes(f'{change} n_valid={n_valid}')
     rows = sweep(recipe, seeds, out, data, root, device, precision, keep, **fields)
     print(f'{rows[0]["recipe"]}, {sweep_line(rows)}; rows in {out}')

@@ -159,8 +159,13 @@ def user_path(
     "A path, `InputError` if it is empty or cannot be one"
     try:
         if os.fspath(path) not in ('', b'') and '\0' not in str(path):
-            return Path(path).expanduser()
+            found = Path(path).expanduser()
+            found.exists() # Raises an error if the name is too long
+            return found
     except (TypeError, RuntimeError): pass # Not a path, or the home of an unknown user
+    except OSError as e:
+        raise InputError(f'{shown(str(path))} cannot be a path ({e.strerror}); '
+                         f'use another name') from None
     raise InputError(f'a path must name a file or folder, got {shown(path)}')
 
 # %% ../nbs/core.ipynb #94eb351d
@@ -231,7 +236,8 @@ def atomic_write(
     "Rename a temporary file to `path` when the block ends without an error"
     path = check_output(path, force=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f'.{path.name}.{os.getpid()}-{threading.get_ident()}.tmp')
+    unique = os.getpid(), threading.get_ident(), hash(path.name)
+    temp = path.with_name('.{}-{}-{}.tmp'.format(*unique))
     try:
         yield temp
         with open(temp, 'rb+') as f: os.fsync(f.fileno())

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMPUTE_OPTIONS', 'pick_device', 'native_bf16', 'pick_precision', 'autocast', 'retain_freed_memory', 'ComputeOptions',
-           'pick_compute_options', 'skip_compiler_import', 'device_name']
+           'pick_compute_options', 'skip_compiler_import', 'device_name', 'run_versions']
 
 # %% ../nbs/device.ipynb #f1a41c02
 import ctypes
@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 
 # %% ../nbs/device.ipynb #0036fe24
+from . import __version__
 from .core import InputError, Precision, check
 
 # %% ../nbs/device.ipynb #19b37e00
@@ -26,7 +27,7 @@ def pick_device(
     count = {'cuda': torch.cuda.device_count() if torch.cuda.is_available() else 0,
              'mps': int(torch.backends.mps.is_available()), 'cpu': 1}
     available = [kind for kind,n in count.items() if n]
-    if name == 'auto': return torch.device(available[0])
+    if check(name, str, 'device') == 'auto': return torch.device(available[0])
     try: device = torch.device(name)
     except RuntimeError: device = torch.device('meta') # Not the name of any device
     if (device.index or 0) < count.get(device.type, 0): return device
@@ -96,7 +97,8 @@ def pick_compute_options(
     deterministic:bool=False, # Use only operations that repeat to the bit
 )->ComputeOptions: # InputError if a name is unknown
     "The precision and the options that `device` supports"
-    disabled = set(disable.replace(',', ' ').split())
+    check(deterministic, bool, 'deterministic')
+    disabled = set(check(disable, str, 'disable').replace(',', ' ').split())
     for name in sorted(disabled-set(COMPUTE_OPTIONS)):
         raise InputError(f'disable must name some of {", ".join(COMPUTE_OPTIONS)}, '
                          f'got {name!r}')
@@ -126,3 +128,9 @@ def device_name(
     name = caps.get('cpu_name') or platform.processor() or platform.machine()
     threads = torch.get_num_threads()
     return f'{name}, {threads} thread{"s"*(threads > 1)}'
+
+# %% ../nbs/device.ipynb #47240283
+def run_versions()->dict: # Versions by name: s5_mnist, torch, python
+    "The versions that a measurement belongs to"
+    return dict(s5_mnist=__version__, torch=torch.__version__,
+                python=platform.python_version())

@@ -32,7 +32,7 @@ def source_name(
     "Name of a picture in messages"
     if isinstance(source, bytes): return 'the bytes object'
     if not isinstance(source, (str, os.PathLike)): return f'the {type(source).__name__}'
-    return printable(os.fspath(source))
+    return printable(os.fsdecode(source))
 
 # %% ../nbs/08_preprocessing.ipynb #95ce6590
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM') # None needs a program

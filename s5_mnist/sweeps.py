@@ -17,11 +17,11 @@ from typing_extensions import TypedDict
 
 # %% ../nbs/11_sweeps.ipynb #812a7025
 from .core import (Count, InputError, PathLike, Seconds, Seed, Seeds, Table,
-                           check, check_output, locked, parse_json, read_text,
-                           user_path, write_csv)
+                           check, check_output, locked, parse_json, read_json,
+                           read_text, user_path, write_csv)
 from .data import DigitData, load_data
-from .recipes import Recipe, get_recipe
-from .runs import train
+from .recipes import Recipe, get_recipe, recipe_from_fields
+from .runs import RunConfig, load_run, resume, train
 
 # %% ../nbs/11_sweeps.ipynb #52156a93
 _COLUMNS = ('recipe', 'settings', 'data', 'seed', 'validation_correct', 'validation_n',
@@ -66,7 +66,11 @@ def _check_row(row, what):
     scored = 'test' if row['test_n'] else 'validation'
     correct, n = (found[f'{scored}_{k}'] for k in ('correct', 'n'))
     halves = found['first_half']+found['second_half']
-    if not halves == correct <= (n or 0):
+    empty = [k for k,v in found.items() if v == '']
+    written = all(str(v) == row[k] for k,v in found.items() if isinstance(v, int))
+    if len(empty) != 2 or not written or not row['recipe'].isidentifier():
+        raise InputError(f'{what} must be one that sweep wrote; restore it')
+    if not halves == correct <= (n or 0) or not n:
         raise InputError(f'{what}: counts must agree, got {correct} of {n} correct, '
                          f'but {halves} in the two halves')
 
@@ -84,18 +88,33 @@ def read_sweep(
                          f'something else; choose another file')
     found = [dict(zip(header, r)) for r in rows]
     for i,row in enumerate(found, 1): _check_row(row, f'{path}: row {i}')
+    kinds = {(r['test_n'], r['validation_n']) for r in found}
+    if len({r['seed'] for r in found}) < len(found) or len(kinds) > 1:
+        raise InputError(f'{path} must hold each seed once, scored on the same images; '
+                         f'choose another file')
     return found
 
 # %% ../nbs/11_sweeps.ipynb #17b1e7bd
 def _check_same_recipe(path, rows, recipe, data_name):
     "Refuse a table with runs of other settings or on other data"
     for r in rows:
-        theirs = get_recipe(Recipe(r['recipe']), **json.loads(r['settings']))
+        theirs = recipe_from_fields(dict(name=r['recipe']) | json.loads(r['settings']))
         if (theirs, r['data']) != (replace(recipe, seed=0), data_name):
             raise InputError(
                 f'{path} must hold runs of {recipe.name} on {data_name} with the same '
                 f'settings, but it has rows of {r["recipe"]} on {r["data"]} with other '
                 f'settings or data; choose another file')
+
+# %% ../nbs/11_sweeps.ipynb #6d4c9821
+def _train_or_continue(recipe, data, out, device, precision):
+    "A run: new, or kept by an earlier sweep and continued if it was stopped"
+    if not (out/'config.json').exists():
+        return train(recipe, data, out, device=device, precision=precision)
+    config = read_json(out/'config.json', RunConfig)
+    if (config['recipe'], config['data']) != (asdict(recipe), data.name):
+        raise InputError(f'{out} holds a run of another recipe or other data; '
+                         f'keep the runs elsewhere')
+    return load_run(out) if (out/'report.json').exists() else resume(out, data)
 
 # %% ../nbs/11_sweeps.ipynb #491b18ee
 def sweep(
@@ -110,6 +129,7 @@ def sweep(
     **changes, # Fields of the recipe to change, for example n_valid=5000
 )->list: # Dicts of text, one per row of the file
     "Train with many seeds, and save one row per run"
+    if 'seed' in changes: raise InputError('seed cannot be changed: seeds start from 0')
     recipe, path = get_recipe(recipe, **changes), check_output(path, force=True)
     check(seeds, Seeds, 'seeds')
     if not isinstance(data, DigitData): data = load_data(data, root)
@@ -118,9 +138,9 @@ def sweep(
         _check_same_recipe(path, rows, recipe, data.name)
         for seed in sorted(set(range(seeds))-{int(r['seed']) for r in rows}):
             with tempfile.TemporaryDirectory() as d:
-                out = f'{keep or d}/{recipe.name}-{seed}'
-                run = train(recipe, data, out, device=device, precision=precision,
-                            seed=seed)
+                out = user_path(keep or d)/f'{recipe.name}-{seed}'
+                run = _train_or_continue(replace(recipe, seed=seed), data, out, device,
+                                         precision)
             rows.append({k: str(v) for k,v in _sweep_row(run, data.name).items()})
             write_csv(path, rows)
     return rows

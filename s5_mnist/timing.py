@@ -171,7 +171,8 @@ def time_command(
         log.seek(0)
         output = log.read().decode(errors='replace').strip()
     if process.returncode:
-        raise InputError(f'python {" ".join(args)} failed: {output[-500:]}')
+        last = (output.splitlines() or ['nothing was printed'])[-1]
+        raise InputError(f'python {" ".join(args)} failed: {last}')
     return seconds, peak.result()
 
 # %% ../nbs/timing.ipynb #e7067e4f

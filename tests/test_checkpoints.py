@@ -202,7 +202,7 @@ def test_weights_with_a_name_too_few_or_too_many_are_refused():
 
 def test_a_history_comes_back(tmp_path):
     for split in ('test', 'validation'):
-        rows = [ROW | {'epoch': i, 'lr': .1/i, f'{split}_correct': 5, f'{split}_n': 7} for i in (1, 2)]
+        rows = [ROW | {'epoch': i, 'lr': .1/i, f'{split}_correct': 5, f'{split}_n': 7, f'{split}_loss': .5} for i in (1, 2)]
         save_history(History(rows), tmp_path/'h.csv')
         hist = load_history(tmp_path/'h.csv')
         assert hist.rows == rows and hist.held_out == split and hist.test_acc == [500/7]*2

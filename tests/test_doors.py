@@ -21,15 +21,15 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from s5_mnist import checkpoints, runs
 from s5_mnist.checkpoints import load_checkpoint
 from s5_mnist.core import (InputError, Int, atomic_write, check, check_output, check_readable, locked, parse_json,
-                           printable, shown, user_path)
+                           printable, shown, user_path, write_csv)
 from s5_mnist.data import loaders
 from s5_mnist.inference import export_network, predict
 from s5_mnist.model import Net
 from s5_mnist.preprocessing import preprocess
-from s5_mnist.recipes import get_recipe, make_optimizer
+from s5_mnist.recipes import get_recipe, make_optimizer, parse_changes
 from s5_mnist.runs import load_run, train
 from s5_mnist.sweeps import read_sweep, sweep
-from s5_mnist.training import EpochState, evaluate, fit
+from s5_mnist.training import evaluate, fit
 
 
 def command(name, *args, **kwargs):
@@ -308,7 +308,7 @@ def test_a_checkpoint_of_a_validated_run_is_not_continued_on_the_test_set(small,
     (tmp_path/'run/report.json').unlink()
     content = checkpoint_content(tmp_path/'run/last.ckpt')
     seal_checkpoint(tmp_path/'run/last.ckpt', content | dict(held_out='validation'))
-    with pytest.raises(InputError, match="held_out must be 'test', got 'validation'"):
+    with pytest.raises(InputError, match="row 1 must be about the validation set"):
         runs.resume(tmp_path/'run', small)
 
 
@@ -361,3 +361,108 @@ def test_images_of_another_precision_are_refused(dtype):
 def test_data_that_are_none_are_named_briefly(small):
     with pytest.raises(InputError, match='^data must be one of auto, mnist, digits, got a tuple$'):
         train('fast', tuple(small))
+
+
+# --- what a second attack found ---------------------------------------------------------------------------------
+
+def test_a_kept_sweep_continues_its_runs(small, tmp_path, monkeypatch):
+    "One finished, one stopped in its first epoch, and a table that was lost"
+    rows = sweep('fast', 2, tmp_path/'t.csv', small, keep=tmp_path/'kept', **QUICK)
+    (tmp_path/'t.csv').unlink()
+    stopped = tmp_path/'kept'/'fast-1'
+    before = (stopped/'report.json').read_text()
+    for name in ('report.json', 'model.safetensors', 'history.csv', 'last.ckpt', 'curves.png'):
+        (stopped/name).unlink()
+    again = sweep('fast', 2, tmp_path/'t.csv', small, keep=tmp_path/'kept', **QUICK)
+    same = [k for k in rows[0] if k != 'seconds']
+    assert [[r[k] for k in same] for r in again] == [[r[k] for k in same] for r in rows] and before
+    (tmp_path/'t.csv').unlink()
+    with pytest.raises(InputError, match='holds a run of another recipe or other data'):
+        sweep('fast', 1, tmp_path/'t.csv', small, keep=tmp_path/'kept', bs=32, **QUICK)
+
+
+def test_a_seed_is_not_a_change(small, tmp_path):
+    with pytest.raises(InputError, match='seed cannot be changed'):
+        sweep('fast', 1, tmp_path/'t.csv', small, seed=7)
+    with pytest.raises(InputError, match='bs is changed twice'):
+        parse_changes('bs=1,bs=2')
+
+
+@pytest.mark.parametrize('change', [dict(test_correct='0', test_n='0', first_half='0', second_half='0'), dict(seed='0.0'),
+                                    dict(test_n='100.0'), dict(validation_n='100', validation_correct='5'),
+                                    dict(recipe='a b')])
+def test_rows_edited_by_hand_are_refused(small, tmp_path, change):
+    row, = sweep('fast', 1, tmp_path/'t.csv', small, **QUICK)
+    write_csv(tmp_path/'t.csv', [row | change])
+    with pytest.raises(InputError, match='t.csv: row 1'):
+        read_sweep(tmp_path/'t.csv')
+    write_csv(tmp_path/'t.csv', [row, row])
+    with pytest.raises(InputError, match='must hold each seed once'):
+        read_sweep(tmp_path/'t.csv')
+
+
+def test_names_that_are_too_long_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for call in (lambda n: export_network('pretrained', 'safetensors', n), runs.resume, read_sweep, load_run,
+                 lambda n: train('fast', 'digits', out=n)):
+        with pytest.raises(InputError, match='cannot be a path'):
+            call('b'*300)
+    with pytest.raises(InputError, match='name must be a single word of at most 60'):
+        get_recipe('fast', name='a'*3000)
+    export_network('pretrained', 'safetensors', 'b'*250)
+    assert [p.name for p in tmp_path.iterdir()] == ['b'*250]
+
+
+def test_a_resealed_training_is_refused_whatever_was_changed(partway, tmp_path):
+    path, parts = partway
+    net, opt, sched, g, dls = parts()
+    good = checkpoint_content(path)
+    def other(**changes): return good | changes
+    weights, row = good['net'], good['history'][0]
+    state = good['opt']['state']
+    first = next(iter(state))
+    bad = [other(net=weights | {'conv1.weight': v}) for v in (
+               5, weights['conv1.weight'].to_sparse(), weights['conv1.weight'].to('meta'),
+               weights['conv1.weight'].to(torch.complex64))]
+    bad += [other(net=weights | {3: torch.zeros(1)}),
+            other(history=[row | {'train_n': 0}]), other(history=[row | {'test_correct': 10**6}]),
+            other(history=[{k: v for k, v in row.items() if k != 'test_n'}]), other(history=[row, row]),
+            other(held_out='validation'),
+            other(opt=good['opt'] | {'state': state | {first: {'momentum': torch.zeros(3)}}}),
+            other(opt=good['opt'] | {'state': state | {first: {'momentum': state[first]['momentum']*float('nan')}}}),
+            other(opt=good['opt'] | {'param_groups': [h | {'lr': -5} for h in good['opt']['param_groups']]}),
+            other(sched={'step': 5, 'get_lr': 5})]
+    for content in bad:
+        seal_checkpoint(tmp_path/'bad', content)
+        with pytest.raises(InputError, match='bad'):
+            load_checkpoint(tmp_path/'bad', net, opt, sched, g, dls.train)
+
+
+def test_a_run_whose_files_were_edited_is_refused(run_copy):
+    config = (run_copy/'config.json').read_text()
+    (run_copy/'config.json').write_text(config.replace('"recipe": {', '"recipe": {"recipe": "fast",'))
+    with pytest.raises(InputError, match="config.json: a field must be one of .*, got 'recipe'"):
+        load_run(run_copy)
+    (run_copy/'config.json').write_text(config)
+    lines = (run_copy/'history.csv').read_text().splitlines()
+    head = lines[0].split(',')
+    for column, value in (('test_correct', '1'), ('test_n', '0'), ('epoch', '7')):
+        cells = lines[-1].split(',')
+        cells[head.index(column)] = value
+        (run_copy/'history.csv').write_text('\n'.join([*lines[:-1], ','.join(cells)]))
+        with pytest.raises(InputError, match='history.csv'):
+            load_run(run_copy)
+    (run_copy/'history.csv').write_text('\n'.join([*lines[:-1], lines[-1].rpartition(',')[0]]))
+    with pytest.raises(InputError, match='must have as many cells as the first line'):
+        load_run(run_copy)
+
+
+def test_arguments_of_other_types_are_refused(tmp_path):
+    for call in (lambda: train('fast', device=None), lambda: train('fast', disable=None),
+                 lambda: train('fast', deterministic='no'), lambda: parse_changes(None),
+                 lambda: get_recipe('best', epochs=10**400), lambda: preprocess(next(os.scandir(b'/proc')))):
+        with pytest.raises(InputError, match='must'):
+            call()
+    net = torch.nn.BatchNorm1d(3)
+    checkpoints.save_weights(net, tmp_path/'x', {'a': 1})             # It holds a tensor without dimensions
+    assert checkpoints.read_weights(tmp_path/'x')[1] == {'a': 1}

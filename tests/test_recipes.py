@@ -44,7 +44,7 @@ def test_a_recipe_cannot_be_changed_in_place():
 
 
 def test_names_of_recipes_stay_in_their_folder():
-    with pytest.raises(InputError, match="name must be a single word, got '../elsewhere'"):
+    with pytest.raises(InputError, match="name must be a single word of at most 60 characters, got '../elsewhere'"):
         get_recipe('s5', name='../elsewhere')
 
 

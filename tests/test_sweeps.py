@@ -35,7 +35,7 @@ def table(one_row, tmp_path):
 
 def test_a_sweep_keeps_a_row_per_seed_and_continues(small, table, one_row, monkeypatch):
     text, runs = table.read_text(), []
-    monkeypatch.setattr(sweeps, 'train', lambda *a, **kw: runs.append(kw['seed']) or train(*a, **kw))
+    monkeypatch.setattr(sweeps, 'train', lambda *a, **kw: runs.append(a[0].seed) or train(*a, **kw))
     rows = sweep('fast', 3, table, small, **QUICK)
     assert runs == [1, 2] and table.read_text().startswith(text) # The first is neither lost nor run again
     assert [r['seed'] for r in rows] == ['0', '1', '2'] and rows[0] == one_row[1] and read_sweep(table) == rows
@@ -52,8 +52,8 @@ def test_seeds_in_any_order_are_not_run_again(small, table, one_row, monkeypatch
     "Only the seeds that are missing are trained"
     header, line = one_row[0].splitlines()
     table.write_text('\n'.join([header, line.replace(f'{small.name}",0,', f'{small.name}",2,'), line])+'\n')
-    monkeypatch.setattr(sweeps, 'train', lambda *a, **kw: train(*a, **kw) if kw['seed'] == 1 else
-                        pytest.fail(f'seed {kw["seed"]}'))
+    monkeypatch.setattr(sweeps, 'train', lambda *a, **kw: train(*a, **kw) if a[0].seed == 1 else
+                        pytest.fail(f'seed {a[0].seed}'))
     assert [r['seed'] for r in sweep('fast', 3, table, small, **QUICK)] == ['2', '0', '1']
 
 
