@@ -77,4 +77,5 @@ def test_the_commands_work(nbdev3):
     assert re.search(r'^\d+/\d+ = [\d.]+ %', command('s5_eval', 'run', '--device', 'cpu'))
     assert command('s5_predict', 'nbs/site/favicon.png').startswith('nbs/site/favicon.png: 5 (')
     words = ' '.join(command('s5_train', '--help').split())
-    assert '--n-valid INT' in words and 'Recipe; s5 is the assignment' in words and '(default: fast)' in words
+    assert '--n-valid VALID' in words and 'Recipe; s5 is the assignment' in words and 'default: fast' in words
+    assert 'an integer between 0 and 59,999' in words
