@@ -197,8 +197,8 @@ def limit_table(
     medians = {k: statistics.median(v) for k,v in found['epochs'].items()}
     for kind,rates in found['peaks'].items():
         peak = statistics.median(rates)
-        limit, best = found['work']/peak, min(s for k,s in medians.items()
-                                              if precision[k] == kind)
+        limit = found['work']/peak
+        best = min(s for k,s in medians.items() if precision[k] == kind)
         rows.append([kind, f'{peak/1e9:,.0f}', f'{limit:.1f}', f'{best:.1f}',
                      f'{limit/best:.0%}'])
     return Table(['precision', 'peak, GFLOP/s', 'limit, s per epoch',

@@ -240,10 +240,10 @@ def _check_plain_part(content, dl, path):
     check(plain, PlainPart, str(path))
     if state and dl is None:
         raise InputError(f'{path} was saved in the middle of an epoch; pass dl too')
+    other = {'test': 'validation', 'validation': 'test'}[plain['held_out']]
     for i,row in enumerate(plain['history'], 1):
         _check_row(row, i, path)
-        if not {f'{s}_n' for s in ('test', 'validation')} & row.keys() <= {
-                f'{plain["held_out"]}_n'}:
+        if f'{other}_n' in row:
             raise InputError(f'{path}: row {i} must be about the '
                              f'{plain["held_out"]} set')
     epoch = len(plain['history'])+1

@@ -85,7 +85,7 @@ def command(
 # %% ../nbs/cli.ipynb #4dc639d2
 def _repair_streams():
     "A closed stream must not become somebody's file, and any name can be printed"
-    for number,name in enumerate(('stdin', 'stdout', 'stderr')):
+    for name in ('stdin', 'stdout', 'stderr'):
         if getattr(sys, name) is None:
             os.open(os.devnull, os.O_RDWR) # Takes the first free number
             setattr(sys, name, open(os.devnull, 'r+'))
@@ -98,8 +98,9 @@ def one_line_errors(
 )->Iterator[None]: # Context manager
     "Turn bad input into one line on stderr and status 2, signals into 128 and more"
     _repair_streams()
-    if threading.current_thread() is threading.main_thread(): # Ends like an error does
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128+number))
+    in_main = threading.current_thread() is threading.main_thread()
+    if in_main: # SIGTERM ends it as an error does
+        old = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128+number))
     try: yield
     except BrokenPipeError: # Whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -110,6 +111,8 @@ def one_line_errors(
     except KeyboardInterrupt as e:
         print(f'{name}: {str(e) or "interrupted"}', file=sys.stderr)
         raise SystemExit(128+getattr(e, 'signal_number', 2)) from None
+    finally:
+        if in_main: signal.signal(signal.SIGTERM, old)
 
 # %% ../nbs/cli.ipynb #f887703a
 @command
@@ -255,7 +258,7 @@ def s5_sweep(
     "Train with many seeds, and keep one row of each"
     from s5_mnist.recipes import parse_changes
     from s5_mnist.sweeps import sweep, sweep_line
+    if n_valid: change += f' n_valid={n_valid}'
     fields, out = parse_changes(change), out or f'{recipe}.csv'
-    if n_valid: fields = parse_changes(f'{change} n_valid={n_valid}')
     rows = sweep(recipe, seeds, out, data, root, device, precision, keep, **fields)
     print(f'{rows[0]["recipe"]}, {sweep_line(rows)}; rows in {out}')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PathLike', 'Epochs', 'BatchSize', 'LearningRate', 'Seed', 'ValidationSize', 'Share', 'Count', 'Seconds', 'Loss',
            'RecipeName', 'DataName', 'Precision', 'Repetitions', 'TimedBatches', 'Jobs', 'Seeds', 'InputError',
-           'printable', 'shown', 'Int', 'Float', 'Pair', 'check', 'allowed', 'describe', 'user_path', 'check_readable',
+           'printable', 'shown', 'Int', 'Float', 'Pair', 'check', 'describe', 'user_path', 'check_readable',
            'check_folder', 'check_output', 'atomic_write', 'locked', 'read_text', 'read_json', 'parse_json',
            'write_json', 'wrong_format', 'write_csv', 'Table']
 
@@ -108,11 +108,9 @@ def check(
     raise _type_error(adapter.json_schema(), fault, what)
 
 # %% ../nbs/core.ipynb #ca29226f
-def allowed(
-    schema:dict, # JSON schema of a value, as pydantic makes it
-)->str: # Such as 'an integer between 1 and 100'
-    "What a declared type allows, in words"
-    if 'anyOf' in schema: return ' or '.join(map(allowed, schema['anyOf']))
+def _allowed(schema):
+    "What the JSON schema of a value allows, in words"
+    if 'anyOf' in schema: return ' or '.join(map(_allowed, schema['anyOf']))
     if 'enum' in schema: return f'one of {", ".join(map(str, schema["enum"]))}'
     if 'const' in schema: return shown(schema['const'])
     names = dict(integer='an integer', number='a number', string='text', array='a list',
@@ -123,12 +121,11 @@ def allowed(
                  for v in (schema['minimum'], schema['maximum']))
     return f'{words} between {low} and {high}'
 
-# %% ../nbs/core.ipynb #1474c7c6
 def describe(
     kind:object, # Declared type
 )->str: # Such as 'an integer between 1 and 100'
     "What a declared type allows, in words"
-    return allowed(_adapter(kind).json_schema())
+    return _allowed(_adapter(kind).json_schema())
 
 # %% ../nbs/core.ipynb #ab33da29
 def _part(schema, node, key):
@@ -150,7 +147,7 @@ def _type_error(schema, fault, what):
     if fault['type'] == 'extra_forbidden':
         return InputError(f'{what} is not a known key; leave it out')
     if fault['type'] == 'missing': found = 'nothing'
-    return InputError(f'{what} must be {allowed(node)}, got {found}')
+    return InputError(f'{what} must be {_allowed(node)}, got {found}')
 
 # %% ../nbs/core.ipynb #ed13299f
 def user_path(

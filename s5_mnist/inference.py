@@ -116,9 +116,8 @@ def _predict_one(net, source, at_least):
         raise InputError('net must return finite logits, found NaN or infinity; '
                          'check its weights')
     head, typicality = load_typicality_head(), None
-    if head.fits(net): # On the CPU and in float32, whatever the network is in
-        cpu = net if p.dtype == torch.float32 and not p.is_cuda else load_pretrained()
-        typicality = round(measure_typicality(cpu, head, image[None]).item(), 4)
+    if head.fits(net):
+        typicality = round(measure_typicality(net, head, image[None]).item(), 4)
     return Prediction(probs.argmax().item(), probs, image, source_name(source),
                       typicality, at_least)
 

@@ -114,7 +114,8 @@ def _train_or_continue(recipe, data, out, device, precision):
     if (config['recipe'], config['data']) != (asdict(recipe), data.name):
         raise InputError(f'{out} holds a run of another recipe or other data; '
                          f'keep the runs elsewhere')
-    return load_run(out) if (out/'report.json').exists() else resume(out, data)
+    if (out/'report.json').exists(): return load_run(out, device)
+    return resume(out, data, device=device)
 
 # %% ../nbs/11_sweeps.ipynb #491b18ee
 def sweep(

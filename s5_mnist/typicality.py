@@ -4,12 +4,10 @@
 
 # %% auto #0
 __all__ = ['HEAD', 'TYPICAL', 'LETTERS', 'NON_DIGITS', 'TypicalityHead', 'measure_typicality', 'load_typicality_head',
-           'turned_digit', 'two_digits', 'printed_letter', 'scribble', 'shape', 'make_non_digits',
-           'typicality_examples', 'fit_typicality']
+           'turned_digit', 'two_digits', 'printed_letter', 'scribble', 'shape', 'make_non_digits', 'fit_typicality']
 
 # %% ../nbs/typicality.ipynb #ed5b3ebb
 import math
-from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -35,11 +33,20 @@ class TypicalityHead(torch.nn.Module):
         self.register_buffer('scores', torch.linspace(-1, 1, 2001)) # Of held-out digits
         self.register_buffer('fc2', torch.zeros(10, 50)) # Of the network it fits
 
-    def forward(self,
+    def describe(self,
         maps:torch.Tensor, # [N,256,8,8] outputs of conv4
+    )->torch.Tensor: # [N,1024]
+        "Largest value of each channel in each quarter of the image, at least 0"
+        return F.relu(F.max_pool2d(maps, 4)).flatten(1)
+
+    def score(self,
+        x:torch.Tensor, # [N,1024], as from describe
     )->torch.Tensor: # [N]; below 0: 199 digits in 200 score higher
-        x = F.relu(F.max_pool2d(maps, 4)).flatten(1)               # [N,1024]
-        return self.last(F.relu(self.hidden(x)))[:,0]              # [N]
+        "How much descriptions are like those of digits"
+        return self.last(F.relu(self.hidden(x)))[:,0]
+
+    def forward(self, maps:torch.Tensor)->torch.Tensor: # [N,256,8,8] to scores [N]
+        return self.score(self.describe(maps))
 
     def fits(self, net:torch.nn.Module)->bool: # Network, of any kind
         "Whether it was fitted to this network"
@@ -53,14 +60,15 @@ def measure_typicality(
     images:torch.Tensor, # [N,28,28] uint8
 )->torch.Tensor: # [N] float32, 0 to 1: share of true digits that look less like one
     "How much images look like the digits that a network learned"
-    scores = _scores(net, head, images)
+    scores = _apply(head, net, images)
     return torch.searchsorted(head.scores, scores)/len(head.scores)
 
 @torch.no_grad()
-def _scores(net, head, images):
-    "[N] scores, computed in batches"
-    maps = (net.features(as_input(b))[-1] for b in images.split(500)) # [B,256,8,8]
-    return torch.cat([head(m) for m in maps])
+def _apply(function, net, images):
+    "A function of the maps of conv4, in batches; on the CPU, wherever the network is"
+    like = net.fc2.weight # For its device and precision
+    batches = (as_input(b).to(like.device, like.dtype) for b in images.split(500))
+    return torch.cat([function(net.features(x)[-1].cpu().float()) for x in batches])
 
 # %% ../nbs/typicality.ipynb #973a121b
 HEAD, TYPICAL = Path(str(files('s5_mnist')))/'typicality.safetensors', 1/200
@@ -69,10 +77,7 @@ def load_typicality_head(
     path:PathLike|None=None, # File of fit_typicality; None: the package's own
 )->TypicalityHead: # In evaluation mode
     "The head that belongs to the pretrained network, or another one"
-    return _load_head(path or HEAD)
-
-@lru_cache(maxsize=4)
-def _load_head(path): return load_weights(TypicalityHead(), path).eval()
+    return load_weights(TypicalityHead(), path or HEAD).eval()
 
 # %% ../nbs/typicality.ipynb #d86e3163
 def _pick(items, g): return items[int(torch.randint(len(items), (), generator=g))]
@@ -92,7 +97,7 @@ def turned_digit(
     y:torch.Tensor, # [N] int64, their labels
     g:torch.Generator, # Randomness
 )->torch.Tensor: # [28,28]
-    "A digit, mirrored or turned so that it is none any more"
+    "Mirror or turn a digit so that it no longer is one"
     turn, digits = _pick(_TURNS, g)
     return turn(x[_pick(torch.isin(y, torch.tensor(digits)).nonzero()[:,0], g)])
 
@@ -208,23 +213,17 @@ def _bend(x, seed):
     bent = (random_elastic(b[:,None], g, strength=.5)[:,0] for b in x.split(1000))
     return torch.cat([(255*b).round().byte() for b in bent])
 
-def typicality_examples(
-    x:torch.Tensor, # [N,28,28] uint8, training digits
-    y:torch.Tensor, # [N] int64, their labels
-    n:int, # Number of images that are not digits
-    seed:int=0, # Randomness
-    kinds:tuple=NON_DIGITS, # As for make_non_digits
-)->tuple: # Images [M,28,28] uint8; targets [M] float32, 1 for a digit
-    "What a head is trained on"
+def _examples(x, y, n, seed):
+    "What a head is trained on: images [M,28,28] uint8; targets [M], 1 for a digit"
     half, drawn = len(x)//2, generate_digits(len(x)//10+1, 20+seed)[0]/255
     framed = torch.stack([frame_digit(im/255.) for im in x[half:]])
     digits = torch.cat([x[:half]/255., framed, drawn])
-    images = torch.cat([digits, make_non_digits(x, y, n, seed, kinds)])
+    images = torch.cat([digits, make_non_digits(x, y, n, seed)])
     return _bend(images, seed), (torch.arange(len(images)) < len(digits)).float()
 
 # %% ../nbs/typicality.ipynb #55d6b909
 def _train(head, z, target, seed, epochs, bs=1024, lr=3e-3):
-    "Train on what the head sees, [N,1024]; the scaling ends up in its first layer"
+    "Train on descriptions [N,1024]; their scaling ends up in the first layer"
     g = torch.Generator().manual_seed(seed)
     mean, std = z[target == 1].mean(0), z[target == 1].std(0).clamp(min=.05)
     opt = torch.optim.AdamW(head.parameters(), lr, weight_decay=1e-4)
@@ -234,8 +233,7 @@ def _train(head, z, target, seed, epochs, bs=1024, lr=3e-3):
         for b in torch.randperm(len(z), generator=g).split(bs):
             keep = torch.rand(len(b), z.shape[1], generator=g) > .3  # Dropout
             x = (z[b]-mean)/std*keep/.7                              # [B,1024]
-            scores = head.last(F.relu(head.hidden(x)))[:,0]
-            loss = F.binary_cross_entropy_with_logits(scores, target[b])
+            loss = F.binary_cross_entropy_with_logits(head.score(x), target[b])
             opt.zero_grad()
             loss.backward()
             opt.step()
@@ -243,12 +241,6 @@ def _train(head, z, target, seed, epochs, bs=1024, lr=3e-3):
     with torch.no_grad():
         head.hidden.weight /= std
         head.hidden.bias -= head.hidden.weight@mean
-
-@torch.no_grad()
-def _seen(net, images):
-    "What the head sees of images, [N,1024]"
-    maps = (net.features(as_input(b))[-1] for b in images.split(500))
-    return torch.cat([F.relu(F.max_pool2d(m, 4)).flatten(1) for m in maps])
 
 # %% ../nbs/typicality.ipynb #e8a766f0
 def fit_typicality(
@@ -258,17 +250,16 @@ def fit_typicality(
     held_out:int=10_000, # Training images kept to calibrate on
     epochs:int=24, # Passes over the examples
     seed:int=0, # Randomness
-    kinds:tuple=NON_DIGITS, # As for make_non_digits
 )->TypicalityHead: # Fitted and calibrated, in evaluation mode
     "Fit a head to a network"
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         head = TypicalityHead()
     x, y = data.train_x[:-held_out], data.train_y[:-held_out]
-    images, target = typicality_examples(x, y, n, seed, kinds)
-    _train(head, _seen(net, images), target, seed, epochs)
+    images, target = _examples(x, y, n, seed)
+    _train(head, _apply(head.describe, net, images), target, seed, epochs)
     head = head.half().float().eval() # As it will be stored
-    scores = _scores(net, head, _bend(data.train_x[-held_out:]/255., seed+1))
+    scores = _apply(head, net, _bend(data.train_x[-held_out:]/255., seed+1))
     threshold = scores.quantile(TYPICAL)
     with torch.no_grad(): head.last.bias -= threshold
     head.scores = (scores-threshold).quantile(torch.linspace(0, 1, len(head.scores)))

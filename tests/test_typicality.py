@@ -1,4 +1,4 @@
-"""How much an image looks like a digit: calibrated on digits, and tried on what is none, from files to answers."""
+"""How much an image looks like a digit: calibrated on digits, and tried on images that are not digits."""
 import json
 import subprocess
 import sys

@@ -6,29 +6,21 @@
 -- The answer to a task is a folded cell and the text that follows it. Quarto folds the code only and would show its output
 -- to a reader who is still thinking, so this filter folds all of the answer.
 
-local function shows_source(block)
+local function is_folded(block, summary) -- Whether it holds code that is folded under these words
   local found = false
   if block.t == 'Div' then
     block:walk { CodeBlock = function(code)
-      found = found or code.attributes['code-summary'] == 'Exported source'
+      found = found or code.attributes['code-summary'] == summary
     end }
   end
   return found
 end
+
+local function shows_source(block) return is_folded(block, 'Exported source') end
 
 local function is_signature(block)
   return block.t == 'CodeBlock' and block.classes:includes('python') and not block.classes:includes('cell-code')
     and block.text:match('^def ') ~= nil
-end
-
-local function is_answer(block)
-  local found = false
-  if block.t == 'Div' then
-    block:walk { CodeBlock = function(code)
-      found = found or code.attributes['code-summary'] == 'Answer'
-    end }
-  end
-  return found
 end
 
 local function ends_answer(block) -- The next task starts with its number in bold
@@ -50,7 +42,7 @@ local function fold_answers(blocks)
     open = false
   end
   for _, block in ipairs(blocks) do
-    if is_answer(block) then
+    if is_folded(block, 'Answer') then
       close()
       kept:insert(pandoc.RawBlock('html', '<details class="answer"><summary>Answer</summary>'))
       block, open = unfolded(block), true
