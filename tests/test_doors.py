@@ -132,14 +132,6 @@ def test_only_files_are_read(occupied):
                 read(path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason='root may read everything')
-def test_what_may_not_be_read_is_called_so(tmp_path):
-    (tmp_path/'f').write_text('')
-    (tmp_path/'f').chmod(0)
-    with pytest.raises(InputError, match='may not be read; check its permissions'):
-        check_readable(tmp_path/'f')
-
-
 def test_permission_errors_are_named(tmp_path, monkeypatch):
     (tmp_path/'f').write_text('')
     def refuse(*args): raise PermissionError(13, 'Permission denied')
