@@ -174,7 +174,7 @@ def s5_eval(
     device:str='auto', # cpu, cuda, cuda:1, mps, or auto: the fastest available
     tta:bool=False, # Average over nine positions of each image
 ):
-    "Score a saved run on the test images, in float32"
+    "Score a saved run on the test images, in the precision of its training"
     from s5_mnist.augment import shifted_views
     from s5_mnist.data import load_data, loaders
     from s5_mnist.pretrained import load_network
@@ -182,7 +182,8 @@ def s5_eval(
     from s5_mnist.training import evaluate
     net, report, trained_on = load_network(run, device)
     digits = load_data(data or dataset_kind(trained_on, run), root)
-    score = evaluate(net, loaders(digits).test, tta=shifted_views if tta else None)
+    views, precision = shifted_views if tta else None, report['precision']
+    score = evaluate(net, loaders(digits).test, precision, views)
     images = f'{digits.name}, test images{" in nine positions each" if tta else ""}'
     print(describe_score(score, images, report))
 

@@ -35,7 +35,7 @@ from .device import (ComputeOptions, device_name, pick_compute_options,
                              pick_device, retain_freed_memory, run_versions)
 from .distributed import rank, world_size
 from .model import Net
-from .recipes import (RECIPES, CropStart, Recipe, build_training, get_recipe,
+from .recipes import (RECIPES, Recipe, StagedNet, build_training, get_recipe,
                               recipe_from_fields, scale_logits, training_phases)
 from .training import History, Score, evaluate, fit
 
@@ -137,7 +137,6 @@ def _report(recipe, data, hist, device, options):
                 seconds=sum(hist.column('seconds')), device=device_name(device),
                 **options._asdict(), processes=world_size(), versions=run_versions())
 
-# %% ../nbs/07_runs.ipynb #35ae7458
 def describe_score(
     score:Score, # Score of a network
     images:str, # What it was scored on, such as 'MNIST, test images'
@@ -261,6 +260,7 @@ def _load_once(data, root):
 def _run_training(find, config, recipe, data, device, options, save_interval_s):
     "Train from the start, or from where a checkpoint was saved"
     if options.retain_freed_memory: retain_freed_memory()
+    start = time.perf_counter() # Building may include a choice of images
     parts, path = build_training(recipe, data, device, options), find()
     hook = _SavingHook(path, save_interval_s, config, parts)
     held_out = parts.dls.valid or parts.dls.test
@@ -270,14 +270,15 @@ def _run_training(find, config, recipe, data, device, options, save_interval_s):
             print(f'{recipe.name} on {data.name}\n{device_name(device)}; {options}',
                   flush=True)
         hist = hook.load()
+        if not (hist.rows or hist.state): hist.begin_epoch(1, parts.opt).started = start
         with _prepared(parts, recipe, device, options, hist) as net, _stoppable(hook):
             for epochs in training_phases(recipe, parts.dls.train):
                 fit(net, parts.dls.train, held_out, parts.opt, parts.sched, epochs,
-                    recipe.schedule == 'onecycle', hook, hist, recipe.label_smoothing,
+                    recipe.schedule != 'step', hook, hist, recipe.label_smoothing,
                     options.precision)
         if recipe.logit_scale != 1: scale_logits(parts.net, recipe.logit_scale)
         if recipe.logit_scale != 1 or not hist.score:
-            hist.score = evaluate(parts.net, held_out)
+            hist.score = evaluate(parts.net, held_out, options.precision)
         report = _report(recipe, data, hist, device, options)
         run = Run(path, recipe, parts.net.eval(), hist, report)
         return run if rank() else _save_run(run)
@@ -290,29 +291,31 @@ def _prepared(parts, recipe, device, options, hist):
     if options.deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # Required below
         torch.use_deterministic_algorithms(True)
-    net, steps = parts.net, len(parts.dls.train)
-    if recipe.center_crop_frac:
-        done = len(hist.rows)*steps + (hist.state.step if hist.state else 0)
-        net = CropStart(net, round(recipe.center_crop_frac*recipe.epochs*steps), done)
-    try: yield DistributedDataParallel(net) if world_size() > 1 else net
+    steps = len(parts.dls.train)
+    done = len(hist.rows)*steps + (hist.state.step if hist.state else 0)
+    net = StagedNet(parts.net, recipe, recipe.epochs*steps, done)
+    ddp, frozen = DistributedDataParallel, recipe.frozen_frac > 0
+    try: yield ddp(net, find_unused_parameters=frozen) if world_size() > 1 else net
     finally:
+        parts.net.requires_grad_(True)
         if options.deterministic: torch.use_deterministic_algorithms(False)
 
 # %% ../nbs/07_runs.ipynb #bc6c574f
 def _save_run(run):
     "Write what remains at the end of a run"
-    import matplotlib.pyplot as plt # Slow to import
-    from s5_mnist.utils import plot_accuracy_metrics
-    h = run.history
-    fig = plot_accuracy_metrics(h.train_losses, h.train_acc, h.test_losses, h.test_acc)
-    for ax in fig.axes:
-        ax.set_title(ax.get_title().replace('Test', h.held_out.capitalize()))
-    with atomic_write(run.path/'curves.png') as temp:
-        fig.savefig(temp, format='png', dpi=120)
-    plt.close(fig)
+    if len(run.history.rows) > 1: _save_curves(run)
     save_weights(run.net, run.path/'model.safetensors', run.report)
     write_json(run.path/'report.json', run.report)
     return run
+
+def _save_curves(run):
+    import matplotlib.pyplot as plt # Slow to import
+    from s5_mnist.utils import plot_accuracy_metrics
+    h, name = run.history, run.history.held_out.capitalize()
+    fig = plot_accuracy_metrics(h.train_losses, h.train_acc, h.test_losses, h.test_acc)
+    for ax in fig.axes: ax.set_title(ax.get_title().replace('Test', name))
+    with atomic_write(run.path/'curves.png') as f: fig.savefig(f, format='png', dpi=120)
+    plt.close(fig)
 
 # %% ../nbs/07_runs.ipynb #aab6d50f
 def load_run(

@@ -267,7 +267,7 @@ def fit(
     hook:Callable|None=None, # Function of the history, for each batch and epoch
     hist:History|None=None, # History to continue; None starts a new one
     label_smoothing:float=0., # As for train_epoch
-    precision:str='float32', # Of training, 'float32' or 'bf16'; we score in float32
+    precision:str='float32', # Of training and scoring, 'float32' or 'bf16'
 )->History: # One row per epoch
     "Train a network and record what happens"
     _check_arguments(net, opt, sched, epochs)
@@ -281,7 +281,7 @@ def fit(
         if sched and not step_per_batch: sched.step()
         row = dict(epoch=epoch, lr=state.lr,
                    train_loss=loss, train_correct=correct, train_n=n)
-        if test_dl is not None: row |= _evaluate_into(hist, net, test_dl)
+        if test_dl is not None: row |= _evaluate_into(hist, net, test_dl, precision)
         hist.end_epoch(row)
         print(hist, flush=True)
         if call_hook: call_hook()
@@ -302,8 +302,8 @@ def _check_arguments(net, opt, sched, epochs):
         raise InputError('sched must be a scheduler of opt, found that of another '
                          'optimiser; make it from opt')
 
-def _evaluate_into(hist, net, dl):
+def _evaluate_into(hist, net, dl, precision):
     "Score the network, keep the score, and return what it adds to the epoch's row"
-    hist.score = evaluate(net, dl)
+    hist.score = evaluate(net, dl, precision)
     s, name = hist.score, hist.held_out
     return {f'{name}_loss': s.loss, f'{name}_correct': s.correct, f'{name}_n': s.n}

@@ -11,17 +11,26 @@ from conftest import ROOT
 
 from s5_mnist import benchmark, cli
 from s5_mnist.benchmark import (RUNGS, assignment_seconds, import_table, inference_table, job_table, ladder_table,
-                                limit_table, measure_speed, plot_ladder, run_table, save_speed, speed_report, training_flops)
+                                limit_table, measure_speed, parts_table, plot_growth, plot_ladder, plot_parts, run_table,
+                                save_speed, speed_report, training_flops)
 from s5_mnist.core import InputError, check_folder
 from s5_mnist.device import COMPUTE_OPTIONS, ComputeOptions, native_bf16
+from s5_mnist.recipes import RECIPES
 
 RUNS = ROOT/'nbs/runs'
+PARTS = ['batches', 'forward', 'backward', 'optimizer', 'scoring']
 
 
 @pytest.fixture(params=['bench', 'bench-best'])
 def found(request):
     "The measurements in the repository"
     return json.loads((RUNS/request.param/'bench.json').read_text())
+
+
+@pytest.fixture
+def bench():
+    "The measurements of fast"
+    return json.loads((RUNS/'bench'/'bench.json').read_text())
 
 
 # --- the ladder -------------------------------------------------------------------------------------------------
@@ -53,7 +62,9 @@ def dry(small, monkeypatch):
     def processes():
         def measure(retain, f, *args):
             asked.append((retain, f.__name__, *args))
-            return dict(float32=1e11) if f is benchmark._matmul_peaks else float(next(seconds))
+            if f is benchmark._matmul_peaks: return dict(float32=1e11)
+            if f is benchmark.time_parts: return dict.fromkeys(PARTS, float(next(seconds)))
+            return float(next(seconds))
         yield measure
 
     def job(recipe, kind, root, device, seed):
@@ -126,7 +137,9 @@ def test_the_benchmark_measures_all_it_names(tmp_path, capsys):
     assert all(v[0] > 0 for part in ('inference', 'startup') for v in found[part].values())
     with open(tmp_path/'bench'/'bench.csv') as f:
         rows = list(csv.DictReader(f))
-    assert {r['part'] for r in rows} == {'epochs', 'peaks', 'inference', 'startup', 'scoring', 'job'}
+    assert {r['part'] for r in rows} == {'epochs', 'peaks', 'inference', 'startup', 'scoring', 'job', 'parts', 'growth'}
+    assert list(found['parts']) == PARTS and all(v[0] > 0 for v in found['parts'].values())
+    assert len(found['growth']) == 4*len({1, torch.get_num_threads()}) and found['images'] == 10_000
     assert (tmp_path/'bench'/'ladder.png').stat().st_size > 5000
 
 
@@ -152,11 +165,51 @@ def test_the_tables_hold_what_was_measured(found):
     assert [r[0] for r in import_table(found).rows[1:]] == ['torch', 's5_mnist.model']
 
 
+def test_the_arithmetic_of_the_parts_is_that_of_each_step():
+    "fast, by hand: crops, then whole images; at first every layer learns, then those from conv3 on"
+    recipe = RECIPES['fast']
+    found = dict(recipe='fast', images=60_000, peaks=dict(bf16=[1e9]), jobs=[dict(n=10_000)])
+    whole = [26*26*32*9, 24*24*64*288, 10*10*128*576, 8*8*256*1152, 4096*50, 500]
+    crop = [18*18*32*9, 16*16*64*288, 6*6*128*576, 4*4*256*1152, 4096*50, 500]
+    n = round(.7*36_000)
+    sizes = [min(128, n-i) for i in range(0, n, 128)]
+    crops, learning = round(recipe.center_crop_frac*len(sizes)), len(sizes)-round(recipe.frozen_frac*len(sizes))
+    forward = backward = 0
+    for step, size in enumerate(sizes):
+        macs = crop if step < crops else whole
+        forward += 2*size*sum(macs)
+        backward += 2*size*(2*sum(macs)-macs[0] if step < learning else 2*sum(macs[2:])-macs[2])
+    limits = benchmark._part_limits(found)
+    assert limits == pytest.approx(dict(forward=forward/1e9, backward=backward/1e9, scoring=2*sum(whole)*1e4/1e9))
+
+
+def test_parts_and_growth_are_drawn_as_measured(bench):
+    table = {row[0]: row[1:] for row in parts_table(bench).rows[1:]}
+    medians = {k: statistics.median(v) for k, v in bench['parts'].items()}
+    assert list(medians) == PARTS
+    assert {k: table[k][0] for k in PARTS} == {k: f'{v:.2f}' for k, v in medians.items()}
+    training = sum(v for k, v in medians.items() if k != 'scoring')
+    assert table['training'][0] == f'{training:.2f}'
+    fig = plot_parts(bench)
+    bars = [p.get_width() for p in fig.axes[0].patches]
+    assert bars[:5] == pytest.approx(list(medians.values())) and len(bars) == 10
+    fig = plot_growth(bench)
+    lines = fig.axes[0].get_lines()
+    assert [line.get_linestyle() for line in lines] == ['-', '--']*2
+    for line, threads in zip(lines[::2], (1, 2)):
+        assert list(line.get_xdata()) == [10_000, 20_000, 40_000, 60_000]
+        assert list(line.get_ydata()) == [statistics.median(bench['growth'][f'{n} images, {threads} threads'])
+                                          for n in (10_000, 20_000, 40_000, 60_000)]
+    one, two = (line.get_ydata()[-1] for line in lines[1::2])
+    assert one == 2*two == 6*lines[0].get_ydata()[0]              # The ideal
+
+
 def test_the_report_fits_a_terminal(found):
     for f in (found, found | dict(jobs=[])):
         report = speed_report(f)
         assert max(map(len, report.splitlines())) <= 88
-        parts = ladder_table, limit_table, inference_table, import_table, *[job_table, run_table]*bool(f['jobs'])
+        parts = [ladder_table, limit_table, inference_table, import_table, *[job_table, run_table]*bool(f['jobs']),
+                 *[parts_table]*('parts' in f)]
         assert all(str(part(f)) in report for part in parts)
         assert ('whole command' in report) == bool(f['jobs']) and report.startswith(f['device'])
 
@@ -170,7 +223,7 @@ def test_the_picture_shows_each_rung_and_the_limit(found):
 
 def test_saved_measurements_are_those_in_the_repository(found, tmp_path):
     save_speed(found, tmp_path/'new'/'bench')
-    folder = RUNS/('bench' if len(found['jobs']) == 3 else 'bench-best')
+    folder = RUNS/('bench' if found['jobs'][0]['recipe'] == 'fast' else 'bench-best')
     for name in ('bench.json', 'bench.csv'):
         assert (tmp_path/'new'/'bench'/name).read_text() == (folder/name).read_text()
     assert (tmp_path/'new'/'bench'/'ladder.png').stat().st_size > 5000

@@ -362,7 +362,7 @@ def test_a_kept_sweep_continues_its_runs(small, tmp_path, monkeypatch):
     rows = sweep('fast', 2, tmp_path/'t.csv', small, keep=tmp_path/'kept', **QUICK)
     (tmp_path/'t.csv').unlink()
     stopped = tmp_path/'kept'/'fast-1'
-    for name in ('report.json', 'model.safetensors', 'history.csv', 'last.ckpt', 'curves.png'):
+    for name in ('report.json', 'model.safetensors', 'history.csv', 'last.ckpt'):
         (stopped/name).unlink()
     again = sweep('fast', 2, tmp_path/'t.csv', small, keep=tmp_path/'kept', **QUICK)
     same = [k for k in rows[0] if k != 'seconds']

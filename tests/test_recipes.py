@@ -12,9 +12,10 @@ from s5_mnist.core import InputError
 from s5_mnist.data import loaders
 from s5_mnist.device import ComputeOptions
 from s5_mnist.model import Net, init_weights
-from s5_mnist.recipes import (RECIPES, CropStart, Muon, Recipe, build_training, get_recipe, make_optimizer,
+from s5_mnist.recipes import (NEWTON_SCHULZ, RECIPES, Muon, Recipe, StagedNet, build_training, get_recipe, make_optimizer,
                               newton_schulz, parse_changes, scale_logits, training_phases, zero_outer_weights)
 from s5_mnist.runs import train
+from s5_mnist.selection import hardest_images
 from s5_mnist.training import evaluate, train_epoch
 from s5_mnist.utils import set_seed
 
@@ -58,7 +59,7 @@ def test_names_of_recipes_stay_in_their_folder():
     (dict(center_crop_frac=1.1), 'center_crop_frac must be a number between 0 and 1, got 1.1'),
     (dict(logit_scale=0), 'logit_scale must be a number between 0.1 and 10, got 0'),
     (dict(n_valid=-1), 'n_valid must be an integer between'),
-    (dict(schedule='cosine'), "schedule must be one of step, onecycle, got 'cosine'"),
+    (dict(schedule='cosine'), "schedule must be one of step, onecycle, linear, got 'cosine'"),
     (dict(nesterov=1), 'nesterov must be True or False, got 1'),
     (dict(rl=1), 'a field must be one of name, epochs, bs, '),
     (dict(drop=.1), "got 'drop'"), (dict(dropout=.1), "got 'dropout'"),
@@ -106,10 +107,37 @@ def test_bad_text_is_refused(text, message):
 def test_newton_schulz_brings_singular_values_near_1():
     for shape in ((50, 30), (30, 50), (32, 9)):
         m = torch.randn(shape, generator=torch.Generator().manual_seed(0))*7
-        values = torch.linalg.svdvals(newton_schulz(m, 5).float())
+        five = newton_schulz(m, NEWTON_SCHULZ['jordan3'][:1]*5).float()
+        values = torch.linalg.svdvals(five)
         assert .6 < values.min() and values.max() < 1.35
         u, _, v = torch.linalg.svd(m, full_matrices=False)
-        assert F.cosine_similarity(newton_schulz(m, 5).float().flatten(), (u@v).flatten(), 0) > .97
+        assert F.cosine_similarity(five.flatten(), (u@v).flatten(), 0) > .97
+
+
+@pytest.mark.parametrize('name', NEWTON_SCHULZ)
+@pytest.mark.parametrize('shape', [(50, 300), (300, 50), (64, 64)])
+def test_newton_schulz_applies_its_polynomials_to_each_singular_value(name, shape):
+    "By way of the Gram matrix, in bf16, as they would be in double precision"
+    m = torch.randn(shape, generator=torch.Generator().manual_seed(0)).double()
+    u, s, v = torch.linalg.svd(m/m.norm(), full_matrices=False)
+    for a, b, c in NEWTON_SCHULZ[name]: s = a*s + b*s**3 + c*s**5
+    expected = u@s.diag()@v
+    error = newton_schulz(m.float(), NEWTON_SCHULZ[name]).double()-expected
+    assert error.norm() < .04*expected.norm()
+
+
+def test_muon_is_the_same_in_either_memory_layout():
+    nets = [init_weights(Net(), 'orthogonal', set_seed(0)).to(memory_format=layout)
+            for layout in (torch.contiguous_format, torch.channels_last)]
+    x, y = torch.randn(8, 1, 28, 28), torch.arange(8)
+    for net in nets:
+        before = flat(net)
+        opt = make_optimizer(net, get_recipe('fast'), 10)[0]
+        F.cross_entropy(net(x), y).backward()
+        opt.step()
+    a, b = ([p.detach().contiguous() for p in net.parameters()] for net in nets)
+    assert not flat(nets[0]).equal(before)
+    for p, q in zip(a, b): assert torch.allclose(p, q, atol=1e-4)
 
 
 def test_muon_without_its_groups_is_sgd_with_nesterov_momentum():
@@ -143,17 +171,39 @@ def test_muon_gets_the_large_weights_alone():
     assert isinstance(make_optimizer(net, RECIPES['s5'], 10)[0], SGD)
 
 
-def test_one_cycle_goes_up_and_down():
-    recipe = get_recipe('fast', epochs=2, warmup_frac=.25)
+@pytest.mark.parametrize('schedule', ['onecycle', 'linear'])
+def test_one_cycle_goes_up_and_down(schedule):
+    recipe = get_recipe('fast', epochs=2, warmup_frac=.25, schedule=schedule)
     opt, sched = make_optimizer(Net(), recipe, 50)
     lrs = []
     for _ in range(100):
         lrs.append([g['lr'] for g in opt.param_groups])
         opt.step()
         sched.step()
-    assert max(a for a, _ in lrs) == pytest.approx(recipe.lr, rel=1e-3)
-    assert max(b for _, b in lrs) == pytest.approx(recipe.muon_lr, rel=1e-3)
-    assert lrs.index(max(lrs)) in (24, 25) and lrs[-1][0] < .01*recipe.lr
+    assert max(a for a, _ in lrs) == pytest.approx(recipe.lr, rel=.02)
+    assert max(b for _, b in lrs) == pytest.approx(recipe.muon_lr, rel=.02)
+    assert lrs.index(max(lrs)) in (24, 25) and lrs[-1][0] < .02*recipe.lr
+    middle = lrs[62][0]/recipe.lr                                 # Halfway down
+    assert middle == pytest.approx(.5, abs=.02)
+    quarter = lrs[43][0]/recipe.lr
+    assert quarter == pytest.approx(.75 if schedule == 'linear' else .854, abs=.02)
+
+
+@pytest.mark.parametrize('schedule', ['onecycle', 'linear'])
+@pytest.mark.parametrize('warmup_frac', [.01, .1, .5, .99])
+def test_a_run_of_any_length_has_a_schedule(schedule, warmup_frac):
+    recipe = get_recipe('fast', schedule=schedule, warmup_frac=warmup_frac)
+    for steps in (1, 2, 3, 9, 10, 19, 101):
+        opt, sched = make_optimizer(Net(), recipe, steps)
+        lrs = []
+        for _ in range(steps):
+            lrs.append(opt.param_groups[0]['lr'])
+            opt.step()
+            sched.step()
+        assert all(0 < lr <= recipe.lr*1.0001 for lr in lrs)
+
+
+CROPS = Recipe(center_crop_frac=1.)
 
 
 # --- the start on centre crops ----------------------------------------------------------------------------------
@@ -165,7 +215,7 @@ def test_centre_crops_come_first_and_train_the_inner_places_only(small):
     assert not outer.any()
     seen = []
     net.conv1.register_forward_pre_hook(lambda m, args: seen.append(tuple(args[0].shape[2:])))
-    train_epoch(CropStart(net, 2), loaders(small, bs=100).train, SGD(net.parameters(), lr=0.01))
+    train_epoch(StagedNet(net, CROPS, 2), loaders(small, bs=100).train, SGD(net.parameters(), lr=0.01))
     assert seen == [(20, 20), (20, 20), (28, 28)]
     assert net.fc1.weight.detach().view(50, 256, 4, 4)[..., 0, 0].any() # Trained by the last batch
 
@@ -178,14 +228,14 @@ def test_centre_crops_are_the_start_of_the_run_not_of_each_epoch(small, tmp_path
         return features(net, x)
 
     monkeypatch.setattr(Net, 'features', spy)
-    train('fast', small, tmp_path/'run', subset_frac=1., bs=100, epochs=3, center_crop_frac=0.5, **QUICK)
+    train('fast', small, tmp_path/'run', skip_easy_frac=0., subset_frac=1., bs=100, epochs=3, center_crop_frac=0.5, **QUICK)
     assert seen == [20]*4+[28]*5                                  # 9 batches; half of them, rounded to even
 
 
 def test_a_batch_of_centre_crops_leaves_the_outer_weights_alone(small):
     net = init_weights(Net(), 'orthogonal', set_seed(0))
     before = net.fc1.weight.detach().clone().view(50, 256, 4, 4)
-    train_epoch(CropStart(net, 3), loaders(small, bs=100).train, SGD(net.parameters(), lr=0.01))
+    train_epoch(StagedNet(net, CROPS, 3), loaders(small, bs=100).train, SGD(net.parameters(), lr=0.01))
     after = net.fc1.weight.detach().view(50, 256, 4, 4)
     assert after[..., 0, :].equal(before[..., 0, :]) and not after[..., 1:3, 1:3].equal(before[..., 1:3, 1:3])
 
@@ -194,11 +244,11 @@ def test_with_outer_weights_of_0_the_logits_are_those_of_the_whole_image(small):
     "Every feature that a crop computes is one of the whole image's, and the other features count for nothing"
     net = zero_outer_weights(init_weights(Net(), 'orthogonal', set_seed(0)))
     x = torch.randn(3, 1, 28, 28, generator=set_seed(0))
-    start = CropStart(net, 1).train()
+    start = StagedNet(net, CROPS, 1).train()
     assert torch.allclose(start(x), net(x), atol=1e-4)
-    assert start.step == 1 and start(x).equal(net(x)) and start.step == 1
-    assert CropStart(net, 9).eval()(x).equal(net(x))              # Scoring is always on whole images
-    assert CropStart(net, 9, step=9).train()(x).equal(net(x))     # A resumed run counts on
+    assert start.step == 1 and start(x).equal(net(x)) and start.step == 2
+    assert StagedNet(net, CROPS, 9).eval()(x).equal(net(x))              # Scoring is always on whole images
+    assert StagedNet(net, CROPS, 9, step=9).train()(x).equal(net(x))     # A resumed run counts on
 
 
 # --- what a training is built from ------------------------------------------------------------------------------
@@ -208,12 +258,30 @@ def test_build_training_makes_what_fit_takes(small):
     parts = build_training(recipe, small, torch.device('cpu'), ComputeOptions(channels_last=True))
     assert [type(dl).__name__ for dl in parts.dls] == ['Batches']*3 and parts.dls.train.generator is parts.generator
     assert parts.net.conv2.weight.is_contiguous(memory_format=torch.channels_last)
-    assert len(parts.dls.train.x) == 260 and parts.dls.train.n == round(260*2/3) and len(parts.dls.valid.x) == 40
+    assert len(parts.dls.train.x) == round(260*(1-recipe.skip_easy_frac)) and len(parts.dls.valid.x) == 40
+    assert parts.dls.train.n == round(len(parts.dls.train.x)*recipe.subset_frac)
+    hard = hardest_images(small.train_x[:260], small.train_y[:260], 1-recipe.skip_easy_frac)
+    assert parts.dls.train.x.equal(small.train_x[:260][hard]) and parts.dls.train.y.equal(small.train_y[:260][hard])
+    assert parts.dls.valid.x.equal(small.train_x[260:])           # Whatever is left out, they are held out
     assert parts.dls.train.augment is AUGMENTS['shift1'] and isinstance(parts.opt, Muon)
     again = build_training(recipe, small, torch.device('cpu'), ComputeOptions())
     assert flat(again.net).sort().values.equal(flat(parts.net).sort().values)
     assert not parts.net.fc1.weight.view(50, 256, 4, 4)[..., 0, 0].any() # fast starts on centre crops
     assert build_training(RECIPES['s5'], small, torch.device('cpu'), ComputeOptions()).net.fc1.weight.all()
+
+
+def test_early_layers_are_frozen_at_the_end_and_free_again_after_it(small, tmp_path):
+    net, recipe = init_weights(Net(), 'orthogonal', set_seed(0)), Recipe(frozen_frac=.5)
+    staged, opt = StagedNet(net, recipe, 4), Muon([dict(params=net.parameters(), lr=.01)])
+    history, dl = [], loaders(small, bs=75).train
+    train_epoch(staged, dl, opt, on_step=lambda: history.append([p.detach().clone() for p in net.parameters()]))
+    moved = [[not p.equal(q) for p, q in zip(a, b)] for a, b in zip(history, history[1:])]
+    assert moved == [[True]*12, [False]*4+[True]*8, [False]*4+[True]*8] # The first two layers have four tensors
+    run = train('fast', small, tmp_path/'run', bs=50, **QUICK)
+    assert all(p.requires_grad for p in run.net.parameters())
+    whole = init_weights(Net(), 'orthogonal', set_seed(0))
+    train_epoch(whole, loaders(small, bs=75).train, Muon([dict(params=whole.parameters(), lr=.01)]))
+    assert not flat(whole).equal(flat(net))
 
 
 def test_mild_augmentation_comes_at_the_end_and_only_there(small, tmp_path):

@@ -56,7 +56,7 @@ def test_folder(small_run, small):
     config, report = (json.loads((run.path/f'{n}.json').read_text()) for n in ('config', 'report'))
     assert Recipe(**config['recipe']) == run.recipe and config['data'] == small.name and config['version'] == 2
     rows = list(csv.DictReader(open(run.path/'history.csv')))
-    assert [r['epoch'] for r in rows] == ['1', '2'] and rows[-1]['train_n'] == '200' # Two thirds of 300
+    assert [r['epoch'] for r in rows] == ['1', '2'] and rows[-1]['train_n'] == '126' # 0.7 of 180
     score = evaluate(run.net, loaders(small).test)
     assert (report['correct'], report['n']) == (score.correct, 130) == (int(rows[-1]['test_correct']), 130)
     assert report['halves'] == [[65-(score.wrong < 65).sum().item(), 65], [65-(score.wrong >= 65).sum().item(), 65]]
