@@ -173,7 +173,7 @@ def measure_speed(
         found |= _time_ladder(measure, device, folder, reps, batches)
         found |= _time_inference_and_imports(measure, device, folder, reps)
         if jobs: found |= _time_recipe(
-            measure, recipe, len(data.train_x), device, folder, reps)
+            measure, recipe, len(data.train_x), device, folder, min(reps, 3))
     return found | dict(jobs=_time_jobs(recipe.name, kind, root, device, jobs))
 
 # %% ../nbs/10_benchmark.ipynb #1fb6615a

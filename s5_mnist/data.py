@@ -331,7 +331,7 @@ def loaders(
     n_valid:int=0, # Number of training images, from the end, to keep for validation
     device:torch.device|str='cpu', # Device that the batches live on
     generator:torch.Generator|None=None, # Of order and augmentation; None: seed 0
-    test_bs:int=100, # Validation and test batch size, at least 1
+    test_bs:int=500, # Validation and test batch size, at least 1
     subset_frac:float=1., # Fraction of training images drawn each epoch, > 0 to 1
 )->Loaders: # Batches of x [B,1,28,28] float32, normalised, and y [B] int64
     "Batches for training, validation and testing; no image is dropped"

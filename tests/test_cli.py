@@ -268,7 +268,7 @@ WRONG_MEASUREMENTS = [
      '5,632 training images are needed, generated digits has 300; time fewer batches'),
     (['s5_sweep', '--seeds', '0', '--data', 'digits'], "seeds must be an integer between 1 and 10,000, got '0'"),
     (['s5_sweep', '--change', 'bs=x'], "bs must be"),
-    (['s5_sweep', '--change', 'rl=1'], 'a field must be one of name, epochs, bs, subset_frac'),
+    (['s5_sweep', '--change', 'rl=1'], 'a field must be one of name, epochs, bs, skip_easy_frac'),
     (['s5_sweep', '--data', 'digits', '--out', 'full/config.json'],
      'full/config.json must be a table that sweep wrote'),
 ]

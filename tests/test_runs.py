@@ -124,7 +124,7 @@ def flip(path, at):
     (lambda d: swap(d/'config.json', '"seed": 6', '"seed": 7'), 'config.json does not belong to model.safetensors'),
     (lambda d: swap(d/'report.json', '"correct": ', '"correct": 1'),
      'report.json does not belong to model.safetensors'),
-    (lambda d: swap(d/'history.csv', ',200,', ',200,', cut=1), 'history.csv does not belong to model.safetensors'),
+    (lambda d: swap(d/'history.csv', ',126,', ',126,', cut=1), 'history.csv does not belong to model.safetensors'),
     (lambda d: flip(d/'model.safetensors', -1000), 'model.safetensors is damaged: its checksum'),
     (lambda d: flip(d/'model.safetensors', 300), 'model.safetensors'),
     (lambda d: (d/'config.json').write_text('{"version": 2, "data": "x", "recipe": {"bs": "x"}}'),
@@ -178,7 +178,7 @@ def test_validation_leaves_the_test_set_alone(small, tmp_path):
     poisoned = DigitData(*small[:2], torch.zeros_like(small.test_x), small.test_y, small.name)
     a, b = (train('fast', d, tmp_path/n, n_valid=100, **QUICK) for n, d in (('a', small), ('b', poisoned)))
     assert a.report['held_out'] == f'{small.name}, last 100 training images'
-    assert a.report['n'] == 100 and a.history.rows[-1]['train_n'] == 133 # Two thirds
+    assert a.report['n'] == 100 and a.history.rows[-1]['train_n'] == 84 # 0.7 of 120
     assert a.report['correct'] == b.report['correct'] and a.report['loss'] == b.report['loss']
     assert 'validation_n' in a.history.rows[0] and 'test_n' not in a.history.rows[0]
     assert load_run(a.path, 'cpu').history.test_acc == a.history.test_acc == [a.report['accuracy']]

@@ -159,9 +159,9 @@ def test_our_batches_are_checked_once(small, monkeypatch):
     from s5_mnist import training
     seen = []
     monkeypatch.setattr(training, 'check_digits', lambda *args, **kwargs: seen.append(1))
-    list(validate_batches(loaders(small).test))
+    list(validate_batches(loaders(small, test_bs=100).test))
     assert not seen
-    list(validate_batches(list(loaders(small).test)))
+    list(validate_batches(list(loaders(small, test_bs=100).test)))
     assert len(seen) == 2
 
 
@@ -243,3 +243,11 @@ def test_progress_within_an_epoch_is_counted():
     assert (float(state.loss_sum), int(state.correct), state.n, state.step) == (8, 3, 5, 2)
     with pytest.raises(InputError, match='the loss is inf in epoch 2, step 3: lower the learning rate'):
         state.add(torch.tensor(math.inf), torch.tensor(0), 1)
+
+
+def test_fit_scores_in_the_precision_that_it_trains_in(small):
+    net, dls = init_weights(Net(), 'orthogonal', set_seed(0)), loaders(small, bs=100)
+    opt = torch.optim.SGD(net.parameters(), lr=.01)
+    hist = fit(net, dls.train, dls.test, opt, epochs=1, precision='bf16')
+    exact, rounded = (evaluate(net, dls.test, p) for p in ('float32', 'bf16'))
+    assert hist.score.probs.equal(rounded.probs) and not rounded.probs.equal(exact.probs)
