@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RUNGS', 'GROWTH', 'SPEED_FILES', 'training_flops', 'measure_speed', 'ladder_table', 'plot_ladder', 'limit_table',
-           'assignment_seconds', 'job_table', 'run_table', 'inference_table', 'import_table', 'parts_table',
-           'plot_parts', 'plot_growth', 'save_speed', 'speed_report']
+           'assignment_seconds', 'job_table', 'run_table', 'parts_table', 'plot_parts', 'plot_growth',
+           'inference_table', 'import_table', 'save_speed', 'speed_report']
 
 # %% ../nbs/10_benchmark.ipynb #71eafaca
 import math
@@ -269,26 +269,6 @@ def run_table(
                    f'{j["seconds"]:.1f}', f'{j["wall"]:.1f}', memory(j['peak_bytes'])]
                   for j in found['jobs']])
 
-# %% ../nbs/10_benchmark.ipynb #8bc590e3
-def inference_table(
-    found:dict, # Measurements, as from measure_speed
-)->Table: # One row per batch size
-    "Tabulate the speed of inference"
-    rates = {tuple(name.removeprefix('batch ').split(', ')): statistics.median(values)
-             for name,values in found['inference'].items()}
-    sizes, precisions = (list(dict.fromkeys(column)) for column in zip(*rates))
-    return Table(['batch size', *(f'{p}, images/s' for p in precisions)],
-                 [[bs, *(f'{rates[bs, p]:,.0f}' for p in precisions)] for bs in sizes],
-                 left=0)
-
-# %% ../nbs/10_benchmark.ipynb #22416e54
-def import_table(
-    found:dict, # Measurements, as from measure_speed
-)->Table: # One row per module
-    "Tabulate the time that imports take"
-    return Table(['import', 'time, s'], [[name, _median_range(seconds, '.2f')]
-                                         for name,seconds in found['startup'].items()])
-
 # %% ../nbs/10_benchmark.ipynb #6003c8e1
 def _part_limits(found):
     "Seconds that the arithmetic of each part takes at the peak rate"
@@ -362,6 +342,26 @@ def plot_growth(
     ax.legend(frameon=False)
     ax.spines[['top', 'right']].set_visible(False)
     return fig
+
+# %% ../nbs/10_benchmark.ipynb #8bc590e3
+def inference_table(
+    found:dict, # Measurements, as from measure_speed
+)->Table: # One row per batch size
+    "Tabulate the speed of inference"
+    rates = {tuple(name.removeprefix('batch ').split(', ')): statistics.median(values)
+             for name,values in found['inference'].items()}
+    sizes, precisions = (list(dict.fromkeys(column)) for column in zip(*rates))
+    return Table(['batch size', *(f'{p}, images/s' for p in precisions)],
+                 [[bs, *(f'{rates[bs, p]:,.0f}' for p in precisions)] for bs in sizes],
+                 left=0)
+
+# %% ../nbs/10_benchmark.ipynb #22416e54
+def import_table(
+    found:dict, # Measurements, as from measure_speed
+)->Table: # One row per module
+    "Tabulate the time that imports take"
+    return Table(['import', 'time, s'], [[name, _median_range(seconds, '.2f')]
+                                         for name,seconds in found['startup'].items()])
 
 # %% ../nbs/10_benchmark.ipynb #f7f5ff7c
 SPEED_FILES = ('bench.json', 'bench.csv', 'ladder.png')
