@@ -40,7 +40,7 @@ class Recipe:
     name: str = 's5'                       # What to call it, one word
     epochs: Epochs = 20                    # Passes over the training images
     bs: BatchSize = 512                    # Images in a batch
-    skip_easy_frac: Float(0, .99) = 0.     # Fraction of the images never trained on
+    skip_easy_frac: Float(0, .99) = 0.     # Fraction left out, the easiest images
     subset_frac: Float(1e-4, 1) = 1.       # Fraction of the others drawn each epoch
     lr: LearningRate = 0.01                # Of SGD (the peak of a cycle)
     muon_lr: Float(0, 10) = 0.             # Of Muon, for large weights; 0: no Muon
@@ -49,7 +49,7 @@ class Recipe:
     momentum: Float(0, .999) = 0.9         # Of SGD and Muon
     nesterov: bool = False                 # For SGD (Muon always uses it)
     weight_decay: Float(0, 1) = 0.         # L2 penalty of SGD
-    schedule: Literal['step', 'onecycle', 'linear'] = 'step' # Both others: up, down
+    schedule: Literal['step', 'onecycle', 'linear'] = 'step' # Drop, cosine, triangle
     step_size: Epochs = 15                 # Epochs before the step
     gamma: Float(1e-6, 1) = 0.1            # Factor of the step
     warmup_frac: Float(.01, .99) = 0.3     # Fraction of the steps going up
@@ -58,7 +58,7 @@ class Recipe:
     mild_aug_epochs: Int(0, 99_999) = 0    # Final epochs with 0.3 of its amounts
     label_smoothing: Float(0, .99) = 0.    # Fraction of the target given to all digits
     center_crop_frac: Float(0, 1) = 0.     # Fraction of the run, at first, on crops
-    frozen_frac: Float(0, 1) = 0.          # The same, at last, with early layers frozen
+    frozen_frac: Float(0, 1) = 0.          # Final fraction with conv1, conv2 frozen
     logit_scale: Float(.1, 10) = 1.        # Factor on the logits after training
     seed: Seed = 0                         # Of weights, order and augmentation
     n_valid: ValidationSize = 0            # Training images kept to score on

@@ -168,7 +168,7 @@ def test_the_tables_hold_what_was_measured(found):
 def test_the_arithmetic_of_the_parts_is_that_of_each_step():
     "fast, by hand: crops, then whole images; at first every layer learns, then those from conv3 on"
     recipe = RECIPES['fast']
-    found = dict(recipe='fast', images=60_000, peaks=dict(bf16=[1e9]), jobs=[dict(n=10_000)])
+    found = dict(images=60_000, peaks=dict(bf16=[1e9]), jobs=[dict(recipe='fast', n=10_000)])
     whole = [26*26*32*9, 24*24*64*288, 10*10*128*576, 8*8*256*1152, 4096*50, 500]
     crop = [18*18*32*9, 16*16*64*288, 6*6*128*576, 4*4*256*1152, 4096*50, 500]
     n = round(.7*36_000)

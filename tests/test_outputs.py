@@ -178,3 +178,10 @@ def test_choices_were_made_on_validation_images(name, n):
     for candidate in {r['candidate'] for r in rows}:
         seeds = [r for r in rows if r['candidate'] == candidate]
         assert len(seeds) >= 3 and all(int(r['n']) == n >= int(r['correct']) for r in seeds), candidate
+
+
+def test_the_look_at_the_test_set_is_told_as_it_was():
+    with open(ROOT/'nbs/runs/hardest.csv', newline='') as f:
+        rows = list(csv.DictReader(f))
+    assert [r['seed'] for r in rows] == ['0', '1', '2'] and {r['n'] for r in rows} == {'10000'}
+    assert all(int(r['first_half'])+int(r['second_half']) == int(r['correct']) for r in rows)
