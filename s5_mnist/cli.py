@@ -22,10 +22,10 @@ from fastcore.docments import docments
 
 # %% ../nbs/cli.ipynb #dc13935d
 from . import __version__
-from .core import (BatchSize, DataName, Epochs, InputError, Jobs, LearningRate,
-                           Precision, RecipeName, Repetitions, Seconds, Seed, Seeds,
-                           Share, TimedBatches, ValidationSize, check, check_output,
-                           describe, printable, user_path)
+from .core import (BatchSize, DataName, Epochs, InputError, Int, Jobs,
+                           LearningRate, Precision, RecipeName, Repetitions, Seconds,
+                           Seed, Seeds, Share, TimedBatches, ValidationSize, check,
+                           check_output, describe, printable, user_path)
 
 # %% ../nbs/cli.ipynb #3be07bfb
 def _kind(p):
@@ -248,6 +248,7 @@ def s5_sweep(
     recipe:RecipeName='fast', # Recipe to train by
     seeds:Seeds=10, # Number of seeds, from 0
     n_valid:ValidationSize=0, # Training images to score on, not the test set
+    folds:Int(0, 100)=0, # Folds of the training images to score on in turn; 0: none
     data:DataName='auto', # Data; auto: MNIST if available
     root:Path|None=None, # Folder to search for MNIST before S5_MNIST_DATA and the cache
     device:str='auto', # cpu, cuda, cuda:1, mps, or auto: the fastest available
@@ -261,5 +262,6 @@ def s5_sweep(
     from s5_mnist.sweeps import sweep, sweep_line
     if n_valid: change += f' n_valid={n_valid}'
     fields, out = parse_changes(change), out or f'{recipe}.csv'
-    rows = sweep(recipe, seeds, out, data, root, device, precision, keep, **fields)
+    rows = sweep(recipe, seeds, out, data, root, device, precision, keep, folds,
+                 **fields)
     print(f'{rows[0]["recipe"]}, {sweep_line(rows)}; rows in {out}')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PathLike', 'Epochs', 'BatchSize', 'LearningRate', 'Seed', 'ValidationSize', 'Share', 'Count', 'Seconds', 'Loss',
-           'RecipeName', 'DataName', 'Precision', 'Repetitions', 'TimedBatches', 'Jobs', 'Seeds', 'InputError',
+           'RecipeName', 'DataName', 'Precision', 'Repetitions', 'TimedBatches', 'Jobs', 'Seeds', 'Folds', 'InputError',
            'printable', 'shown', 'Int', 'Float', 'Pair', 'check', 'describe', 'user_path', 'check_readable',
            'check_folder', 'check_output', 'atomic_write', 'locked', 'read_text', 'read_json', 'parse_json',
            'write_json', 'wrong_format', 'write_csv', 'Table']
@@ -86,8 +86,8 @@ Count, Seconds, Loss = Int(0, 10**9), Float(0, 1e9), Float(0, 1e300)
 RecipeName = Literal['s5', 'fast', 'best']
 DataName = Literal['auto', 'mnist', 'digits']
 Precision = Literal['auto', 'float32', 'bf16']
-Repetitions, TimedBatches, Jobs, Seeds = (Int(1, 1000), Int(1, 100), Int(0, 1000),
-                                          Int(1, 10_000))
+Repetitions, TimedBatches, Jobs, Seeds, Folds = (
+    Int(1, 1000), Int(1, 100), Int(0, 1000), Int(1, 10_000), Int(2, 100))
 
 # %% ../nbs/core.ipynb #2decf016
 @lru_cache(maxsize=None)

@@ -8,10 +8,14 @@ import torch
 from conftest import QUICK, ROOT
 
 from s5_mnist import sweeps
-from s5_mnist.core import InputError
+from s5_mnist.core import InputError, write_csv
+from s5_mnist.data import Batches
 from s5_mnist.recipes import RECIPES, Recipe, get_recipe
 from s5_mnist.runs import load_run, train
-from s5_mnist.sweeps import (mean_interval, read_sweep, recipe_settings, sweep, sweep_line, sweep_scores, sweep_table)
+from s5_mnist.sweeps import (fold_table, mean_interval, misread_images, read_sweep, recipe_settings, sweep, sweep_line,
+                             sweep_scores, sweep_table)
+from s5_mnist.training import evaluate
+from s5_mnist.validation import best_logit_scale, fold_positions
 
 RUNS = ROOT/'nbs/runs'
 
@@ -69,6 +73,75 @@ def test_a_sweep_by_validation_never_meets_the_test_set(small, tmp_path):
     rows = sweep('fast', 1, tmp_path/'v.csv', small, n_valid=100, **QUICK)
     assert rows[0]['validation_n'] == '100' and rows[0]['test_n'] == rows[0]['test_correct'] == ''
     assert sweep_line(rows).startswith('validation mean ') and ' sd ' not in sweep_line(rows)
+
+
+@pytest.fixture(scope='module')
+def folded(small, tmp_path_factory):
+    "A sweep over three folds, and its file"
+    path = tmp_path_factory.mktemp('folds')/'folds.csv'
+    return sweep('fast', 1, path, small, folds=3, **QUICK), path
+
+
+def test_folds_score_each_training_image_once(small, folded):
+    rows, path = folded
+    assert [r['fold'] for r in rows] == ['1/3', '2/3', '3/3'] and read_sweep(path) == rows
+    assert sum(int(r['validation_n']) for r in rows) == len(small.train_y)
+    for r, held in zip(rows, fold_positions(len(small.train_y), 3)):
+        assert misread_images(r) <= set(held.tolist()) and r['test_n'] == '' and r['data'] == small.name
+        assert len(misread_images(r)) == int(r['validation_n'])-int(r['validation_correct']) > 0
+        assert json.loads(r['settings'])['n_valid'] == 0
+
+
+def test_a_fold_is_not_trained_on_and_its_mistakes_are_those_of_the_network(small, tmp_path, monkeypatch):
+    runs = []
+    monkeypatch.setattr(sweeps, 'train', lambda *a, **kw: runs.append((a, train(*a, **kw))) or runs[-1][1])
+    rows = sweep('fast', 1, tmp_path/'f.csv', small, folds=2, keep=tmp_path/'kept', **QUICK)
+    for ((recipe, data, *_), run), row, held in zip(runs, rows, fold_positions(len(small.train_y), 2)):
+        assert recipe.n_valid == len(held) and data.train_x[-len(held):].equal(small.train_x[held])
+        score = evaluate(run.net, Batches(small.train_x[held], small.train_y[held]))
+        assert misread_images(row) == set(held[score.wrong].tolist())
+        assert float(row['loss']) == pytest.approx(best_logit_scale(score.probs, small.train_y[held])[1], abs=1e-5)
+    monkeypatch.setattr(sweeps, 'train', lambda *a, **kw: pytest.fail('a run was repeated'))
+    assert sweep('fast', 1, tmp_path/'again.csv', small, folds=2, keep=tmp_path/'kept', **QUICK) == rows
+
+
+def test_folds_are_continued_and_not_mixed_with_others(small, folded, tmp_path, monkeypatch):
+    rows, path = folded
+    lines = path.read_text().splitlines(True)
+    (tmp_path/'f.csv').write_text(''.join(lines[:2]))
+    started = []
+    monkeypatch.setattr(sweeps, 'train', lambda *a, **kw: started.append(a[1].name) or train(*a, **kw))
+    again = sweep('fast', 1, tmp_path/'f.csv', small, folds=3, **QUICK)
+    assert started == [f'{small.name}, fold {i} of 3' for i in (2, 3)]
+    assert [r['misread'] for r in again] == [r['misread'] for r in rows]
+    for kw in (dict(folds=2), dict()):
+        with pytest.raises(InputError, match='must hold runs of fast'):
+            sweep('fast', 1, tmp_path/'f.csv', small, **QUICK, **kw)
+    with pytest.raises(InputError, match='n_valid must be 0 with folds, got 50'):
+        sweep('fast', 1, tmp_path/'g.csv', small, folds=2, n_valid=50, **QUICK)
+    with pytest.raises(InputError, match='folds must be an integer between 2 and 100'):
+        sweep('fast', 1, tmp_path/'g.csv', small, folds=1, **QUICK)
+
+
+@pytest.mark.parametrize('name, value', [('fold', '4/3'), ('fold', '0/3'), ('fold', 'one'), ('misread', '1 2'),
+                                         ('misread', 'x'), ('loss', 'nan'), ('logit_scale', '-1')])
+def test_damaged_rows_of_folds_are_refused(folded, tmp_path, name, value):
+    row = folded[0][0] | {name: value}
+    write_csv(tmp_path/'f.csv', [row])
+    with pytest.raises(InputError, match=f'{name}.*|row 1'):
+        read_sweep(tmp_path/'f.csv')
+
+
+def test_candidates_are_compared_on_the_folds_that_both_have(folded):
+    rows, _ = folded
+    other = [r | dict(misread='', validation_correct=r['validation_n'], loss='0.5') for r in rows[:2]]
+    head, base, line = str(fold_table({'as it is': rows, 'perfect': other})).splitlines()
+    wrong = sum(len(misread_images(r)) for r in rows[:2])
+    n = sum(int(r['validation_n']) for r in rows[:2])
+    assert f' {-100*wrong/n:+.3f} ' in line and line.split()[1:4] == ['2', '0', f'{n:,}']
+    assert base.split()[3:5] == ['3', str(sum(len(misread_images(r)) for r in rows))]
+    with pytest.raises(InputError, match='same folds'):
+        fold_table({'a': rows, 'b': [r | dict(seed='7') for r in rows]})
 
 
 def test_a_sweep_refuses_rows_of_another(small, table):
