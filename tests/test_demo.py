@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, STROKES
-from drawings import apart, beside, drawn
+from drawings import FLAGGED, apart, beside, drawn
 from PIL import Image
+from test_pages import FAINT
 
 from s5_mnist.inference import feature_maps, predict
 from s5_mnist.preprocessing import preprocess
@@ -21,40 +22,48 @@ from s5_mnist.pretrained import load_pretrained
 from s5_mnist.typicality import load_typicality_head
 
 DEMO, WIDTHS = ROOT/'nbs'/'demo', (6, 14, 22, 40)
-CODE = (DEMO/'page.js').read_text()
+CODE = (DEMO/'network.js').read_text()
 RUNTIME, = re.findall(r"RUNTIME = '(https://\S+/onnxruntime-web@[\d.]+/dist/)'", CODE)
 FILES = dict(re.findall(r"'(ort\S+)': '(sha384-\S+)'", CODE))
 
 
 # --- without a browser ------------------------------------------------------------------------------------------
 
+def node(d, code):
+    "What a script prints as JSON that runs in a folder with the page's modules"
+    if not shutil.which('node'):
+        pytest.skip('no node on the PATH')
+    for path in DEMO.glob('*.js'):
+        shutil.copy(path, d)
+    (d/'package.json').write_text('{"type": "module"}')
+    (d/'run.js').write_text(code)
+    return json.loads(subprocess.run(['node', 'run.js'], cwd=d, capture_output=True, text=True, check=True).stdout)
+
+
 @pytest.fixture(scope='module')
 def prepared(tmp_path_factory):
     "Drawings of ten digits by four brushes, dark and light, and what the page makes of them"
-    if not shutil.which('node'):
-        pytest.skip('no node on the PATH')
     d = tmp_path_factory.mktemp('node')
     arrays = [np.asarray(drawn(k, w, paper=p, ink=255-p)) for k in STROKES for w in WIDTHS for p in (255, 0)]
+    arrays += [np.asarray(drawn(k, w)) for k in FLAGGED for w in WIDTHS]
     several = 255-np.asarray(Image.fromarray(beside('42')).resize((256, 256)))
     (d/'in.bin').write_bytes(b''.join(a.tobytes() for a in [several, *arrays]))
-    shutil.copy(DEMO/'prepare.js', d/'prepare.mjs')
-    (d/'run.mjs').write_text("""
+    refused = node(d, """
         import fs from 'fs'
-        import { preprocess } from './prepare.mjs'
+        import { preprocess } from './prepare.js'
         const all = fs.readFileSync('in.bin'), size = 256 * 256, out = []
         const read = i => preprocess({ h: 256, w: 256, v: Float32Array.from(all.subarray(i, i + size), t => t / 255) })
         for (let i = size; i < all.length; i += size) out.push(...read(i))
         const nothing = preprocess({ h: 256, w: 256, v: new Float32Array(size).fill(1) })
         process.stdout.write(JSON.stringify([out, nothing, read(0)]))""")
-    done = subprocess.run(['node', 'run.mjs'], cwd=d, capture_output=True, text=True, check=True)
-    out, *refused = json.loads(done.stdout)
+    out = refused.pop(0)
     return arrays, torch.tensor(out).view(-1, 28, 28), refused
 
 
 @pytest.mark.slow
 def test_the_page_prepares_drawings_as_preprocess_does(prepared):
     arrays, theirs, refused = prepared
-    assert len(theirs) == len(arrays) == 80
+    assert len(theirs) == len(arrays) == 80+4*len(FLAGGED)
     assert refused == [None, None]                                # Blank paper, and two digits
     net = load_pretrained()
     for a, x in zip(arrays, theirs):
@@ -106,17 +115,29 @@ def test_the_hashes_are_those_of_the_files(runtime):
         assert hash == 'sha384-'+base64.b64encode(hashlib.sha384(runtime[name]).digest()).decode()
 
 
+def theme(name):
+    "The colours of the site's light or dark theme, as CSS"
+    c = dict(line.rstrip(';').split(': ') for line in (ROOT/f'nbs/site/{name}.scss').read_text().splitlines()
+             if line.startswith('$'))
+    return (f'@media (prefers-color-scheme: {name}) {{ body {{ background: {c["$body-bg"]}; color: {c["$body-color"]};'
+            f'--bs-body-bg: {c["$body-bg"]}; --bs-link-color: {c["$link-color"]}; margin: 1rem; font-family: sans-serif }}'
+            f'a {{ color: {c["$link-color"]} }} }}')
+
+
+THEMES = theme('light')+theme('dark')
+
+
 @pytest.fixture(scope='module')
 def site(tmp_path_factory, serve):
     "The address of the page on a file server: its own HTML in a minimal frame"
     d = tmp_path_factory.mktemp('site')
     _, header, body = (ROOT/'nbs'/'demo.qmd').read_text().split('---\n', 2)
     head = '\n'.join(line.strip() for line in header.splitlines() if line.strip().startswith(('<link', '<script')))
-    html = re.search(r'```\{=html\}\n(.*?)```', body, re.S)[1]
+    html = ''.join(re.findall(r'```\{=html\}\n(.*?)```', body, re.S))
     (d/'demo.html').write_text(
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Draw a digit</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f'{head}</head><body style="margin: 1rem; font-family: sans-serif">{html}</body></html>')
+        f'{head}<style>{THEMES}</style></head><body><main>{html}</main></body></html>')
     shutil.copytree(DEMO, d/'demo')
     return f'{serve(d)}/demo.html'
 
@@ -131,8 +152,8 @@ def opened(browser, runtime, site):
         kind = 'application/wasm' if name.endswith('wasm') else 'text/javascript'
         route.fulfill(body=runtime[name], content_type=kind, headers={'Access-Control-Allow-Origin': '*'})
 
-    def open_(ready=True, refuse=None, **options):
-        page = browser.new_page(**options)
+    def open_(ready=True, refuse=None, motion='reduce', **options):
+        page = browser.new_page(reduced_motion=motion, **options)
         page.errors = []
         page.on('console', lambda m: page.errors.append(m.text) if m.type == 'error' else None)
         page.on('pageerror', lambda e: page.errors.append(str(e)))
@@ -151,7 +172,7 @@ def opened(browser, runtime, site):
 
 def draw(page, digit):
     "Draw the strokes of a digit with the mouse"
-    box = page.locator('#draw').bounding_box()
+    box = page.locator('.drawing').bounding_box()
     k = box['width']/256
     for stroke in STROKES[digit]:
         x, y = stroke[0]
@@ -163,7 +184,10 @@ def draw(page, digit):
 
 
 def answer(page, digit):
-    page.wait_for_function('d => document.getElementById("answer").textContent === d', arg=digit, timeout=10_000)
+    "The prediction, once all that was drawn has been read; `digit` is what to wait for"
+    page.evaluate('() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))')
+    page.wait_for_function('d => !document.body.dataset.reading && document.getElementById("answer").textContent === d',
+                           arg=digit, timeout=10_000)
     return page.inner_text('#answer')
 
 
@@ -177,26 +201,25 @@ def seen(page):
 def test_ten_digits_are_drawn_and_read(opened):
     page, net = opened(), load_pretrained()
     for digit in STROKES:
-        page.click('#clear')
+        page.click('#drawing .clear')
         answer(page, '–')
         draw(page, digit)
         assert answer(page, digit) == digit
         assert page.inner_text('#status').startswith(f'{digit}, with ')
         shown = [float(t.split()[0]) for t in page.locator('#probs .percent').all_inner_texts()]
-        image = torch.tensor(page.evaluate('() => [...document.getElementById("draw").getContext("2d")'
-                                           '.getImageData(0, 0, 256, 256).data]')).view(256, 256, 4)[..., 0]
+        image = torch.tensor(page.evaluate(
+            "import('./demo/page.js').then(m => [...m.drawing.image().data])")).view(256, 256, 4)[..., 0]
         ours = predict(image.to(torch.uint8), net)
         assert ours.digit == int(digit) and max(abs(100*p-q) for p, q in zip(ours.probs.tolist(), shown)) < .2
         top = ours.image.max().item()                              # The page shows the brightest pixel as white
         assert apart(ours.image.float()*255/top, seen(page)) < 2
-        assert page.locator('.maps canvas').count() == 4
     assert page.errors == []
 
 
 @pytest.mark.slow
 def test_a_letter_is_doubted(opened):
     page = opened()
-    box = page.locator('#draw').bounding_box()
+    box = page.locator('.drawing').bounding_box()
     for points in ([(40, 220), (128, 30), (216, 220)], [(70, 150), (186, 150)]): # An A
         page.mouse.move(*(box[k]+v*box['width']/256 for k, v in zip('xy', points[0])))
         page.mouse.down()
@@ -205,7 +228,7 @@ def test_a_letter_is_doubted(opened):
         page.mouse.up()
     page.wait_for_selector('#answer.unsure')
     assert page.inner_text('#status').startswith('Not sure this is a digit. If it is: ')
-    page.click('#clear')
+    page.click('#drawing .clear')
     answer(page, '–')
     assert 'unsure' not in (page.get_attribute('#answer', 'class') or '') and page.errors == []
 
@@ -215,23 +238,23 @@ def test_clear_and_undo(opened):
     page = opened()
     draw(page, '1')
     answer(page, '1')
-    box = page.locator('#draw').bounding_box()
+    box = page.locator('.drawing').bounding_box()
     page.mouse.move(box['x']+20, box['y']+20)
     page.mouse.down()
     page.mouse.move(box['x']+box['width']-20, box['y']+box['height']-20)
     page.mouse.up()
-    page.click('#undo')
+    page.click('#drawing .undo')
     answer(page, '1')
-    page.click('#undo')
+    page.click('#drawing .undo')
     answer(page, '–')
     assert page.inner_text('#status') == 'Draw a digit.' and seen(page).max() == 0
-    assert page.locator('.maps canvas').count() == 0 and page.errors == []
+    assert page.locator('#inside .board').is_hidden() and page.errors == []
 
 
 def test_by_keyboard_alone(opened):
     page = opened()
     page.keyboard.press('Tab')
-    assert page.evaluate('() => document.activeElement.id') == 'draw'
+    assert page.evaluate('() => document.activeElement.className') == 'drawing'
     page.keyboard.press(' ')
     for _ in range(16):
         page.keyboard.press('ArrowDown')
@@ -248,7 +271,7 @@ def test_by_finger_on_a_phone(opened):
     page = opened(viewport=dict(width=360, height=740), has_touch=True, is_mobile=True)
     assert page.evaluate('() => document.documentElement.scrollWidth') <= 360
     page.evaluate("""strokes => {
-        const canvas = document.getElementById('draw'), box = canvas.getBoundingClientRect(), k = box.width / 256
+        const canvas = document.querySelector('.drawing'), box = canvas.getBoundingClientRect(), k = box.width / 256
         const send = (type, [x, y]) => canvas.dispatchEvent(new PointerEvent(type, { pointerId: 1, pointerType: 'touch',
             isPrimary: true, bubbles: true, cancelable: true, clientX: box.left + x * k, clientY: box.top + y * k }))
         canvas.setPointerCapture = () => {}
@@ -259,7 +282,7 @@ def test_by_finger_on_a_phone(opened):
         }
     }""", STROKES['4'])
     assert answer(page, '4') == '4' and page.errors == []
-    assert page.evaluate('() => getComputedStyle(document.getElementById("draw")).touchAction') == 'none'
+    assert page.evaluate('() => getComputedStyle(document.querySelector(".drawing")).touchAction') == 'none'
 
 
 @pytest.mark.slow
@@ -270,11 +293,11 @@ def test_resizing_keeps_the_drawing(opened):
     before = seen(page)
     page.set_viewport_size(dict(width=400, height=800))
     assert seen(page).equal(before) and page.inner_text('#answer') == '7'
-    page.click('#undo')
+    page.click('#drawing .undo')
     answer(page, '–')
     draw(page, '7')                                               # The same place on a canvas of another size
     assert answer(page, '7') == '7' and apart(seen(page), before) < 5
-    page.click('#clear')
+    page.click('#drawing .clear')
     draw(page, '2')
     assert answer(page, '2') == '2' and page.errors == []
 
@@ -283,7 +306,7 @@ def test_resizing_keeps_the_drawing(opened):
 def test_two_fingers_a_mouse_and_the_keyboard_do_not_mix(opened):
     page = opened()
     page.evaluate("""() => {
-        const canvas = document.getElementById('draw'), box = canvas.getBoundingClientRect()
+        const canvas = document.querySelector('.drawing'), box = canvas.getBoundingClientRect()
         canvas.setPointerCapture = () => {}
         const send = (type, id, x, y) => canvas.dispatchEvent(new PointerEvent(type, { pointerId: id, bubbles: true,
             cancelable: true, clientX: box.left + x * box.width / 256, clientY: box.top + y * box.height / 256 }))
@@ -296,14 +319,14 @@ def test_two_fingers_a_mouse_and_the_keyboard_do_not_mix(opened):
         send('pointermove', 1, 20, 20)                             // In the air
     }""")
     assert answer(page, '1') == '1'
-    page.click('#clear')
-    page.focus('#draw')
+    page.click('#drawing .clear')
+    page.focus('.drawing')
     page.keyboard.press(' ')
-    box = page.locator('#draw').bounding_box()
+    box = page.locator('.drawing').bounding_box()
     page.mouse.move(box['x']+10, box['y']+10)                     # Draws nothing: no button is down
     page.mouse.click(box['x']+box['width']/2, box['y']+box['height']/2)
     page.keyboard.press('ArrowRight')                             # The click has lifted the pen
-    assert page.inner_text('#pen').startswith('Pen up, ') and page.errors == []
+    assert page.inner_text('.drawing-pen').startswith('Pen up, ') and page.errors == []
 
 
 @pytest.mark.slow
@@ -311,7 +334,7 @@ def test_a_canvas_full_of_ink_does_not_keep_the_prediction_before(opened):
     page = opened()
     draw(page, '1')
     answer(page, '1')
-    box = page.locator('#draw').bounding_box()
+    box = page.locator('.drawing').bounding_box()
     page.mouse.move(box['x']+2, box['y']+2)
     page.mouse.down()
     for y in range(2, int(box['height']), 8):
@@ -331,7 +354,7 @@ def test_the_page_says_what_could_not_be_loaded(refuse, opened):
     draw(page, '3')                                               # Drawing still works
     page.wait_for_function('() => [...document.getElementById("seen").getContext("2d")'
                            '.getImageData(0, 0, 28, 28).data].some((t, i) => i % 4 < 3 && t > 200)')
-    page.focus('#draw')
+    page.focus('.drawing')
     page.keyboard.press(' ')
     page.wait_for_timeout(300)
     assert 'could not be loaded' in page.inner_text('#status') and page.inner_text('#answer') == '–'
@@ -339,8 +362,21 @@ def test_the_page_says_what_could_not_be_loaded(refuse, opened):
 
 @pytest.mark.slow
 def test_the_page_says_if_a_script_could_not_be_loaded(opened):
-    page = opened(ready=False, refuse='**/prepare.js')
+    page = opened(ready=False, refuse='**/page.js')
     assert page.inner_text('#status') == 'This page needs its scripts, which have not been loaded.'
+    for script in ('worker.js', 'prepare.js'):
+        page = opened(ready=False, refuse=f'**/{script}')
+        page.wait_for_selector('#status.failed')
+        assert 'worker.js' in page.inner_text('#status')
+
+
+@pytest.mark.slow
+def test_a_part_that_cannot_be_loaded_leaves_the_others_alone(opened):
+    page = opened(refuse='**/layers.js')
+    draw(page, '3')
+    assert answer(page, '3') == '3'
+    assert 'could not be loaded' in page.inner_text('#inside .failed')
+    assert page.inner_text('#preparation .stages-answer').startswith('With all five steps: 3, with ')
 
 
 @pytest.mark.slow
@@ -357,7 +393,309 @@ def test_for_screen_readers(opened):
     status = page.locator('#status')
     assert (status.get_attribute('role'), status.get_attribute('aria-live')) == ('status', 'polite')
     assert all(page.locator(f'#p{d} meter').get_attribute('aria-label') == f'Probability of {d}' for d in range(10))
-    assert page.locator('[role=status], output').count() == 2     # The prediction and the pen, nothing else
-    assert 'Arrow keys' in page.locator('#draw').get_attribute('aria-label')
-    for name in ('#seen', '#draw'):
+    assert page.locator('.digit [role=status], .digit output').count() == 2 # The prediction and the pen, nothing else
+    assert 'Arrow keys' in page.locator('.drawing').get_attribute('aria-label')
+    for name in ('#seen', '.drawing'):
         assert page.locator(name).get_attribute('aria-label')
+
+
+# --- from pixels to answer --------------------------------------------------------------------------------------
+
+POOLED = dict(pool1='conv2', pool2='conv4')
+
+
+def sums(net, image):
+    "Values of every layer for an image [28,28] uint8, before ReLU: {name: [maps, size, size]}"
+    with torch.no_grad():
+        x = (image[None, None]/255-.1307)/.3081
+        features = net.features(x)
+        values = {f'conv{i}': v[0] for i, v in enumerate(features, 1)} | {'image': x[0]}
+        values |= {name: net.pool(values[name_of].relu()) for name, name_of in POOLED.items()}
+        fc1 = net.fc1(values['pool2'].flatten())
+        return values | {'fc1': fc1.view(-1, 1, 1), 'fc2': net.fc2(fc1.relu()).view(-1, 1, 1)}
+
+
+def test_the_page_computes_values_as_the_network_does(net, two, tmp_path):
+    "Its own reader of the ONNX file, and the terms of values of every layer"
+    values = sums(net, two)
+    g = torch.Generator().manual_seed(0)
+    places = [(name, *(int(torch.randint(n, (), generator=g)) for n in v.shape)) for name, v in values.items()
+              for _ in range(6)]
+    maps = {name: dict(dims=[1, *values[name].shape], data=values[name].relu().flatten().tolist())
+            for name in ('conv1', 'conv2', 'conv3', 'conv4')}
+    (tmp_path/'in.json').write_text(json.dumps(dict(
+        pixels=(two/255.).flatten().tolist(), found=maps | dict(logits=values['fc2'].flatten().tolist()), places=places)))
+    shutil.copy(DEMO/'s5_mnist.onnx', tmp_path)
+    weights, found = node(tmp_path, """
+        import fs from 'fs'
+        import { readWeights } from './onnx.js'
+        import { allValues, explain, fieldOf, layerOf } from './explain.js'
+        const file = fs.readFileSync('s5_mnist.onnx'), input = JSON.parse(fs.readFileSync('in.json'))
+        const weights = readWeights(file.buffer.slice(file.byteOffset, file.byteOffset + file.length))
+        for (const map of Object.values(input.found)) if (map.data) map.data = Float32Array.from(map.data)
+        input.found.logits = Float32Array.from(input.found.logits)
+        const values = allValues(Float32Array.from(input.pixels), input.found, weights)
+        const out = input.places.map(([name, map, y, x]) => {
+            const { value, total, bias, terms, patch } = explain(layerOf(name), map, y, x, values, weights)
+            const { top, left, size } = fieldOf(layerOf(name), y, x)
+            return { value, total, bias, sums: terms?.map(t => t.sum), patch: patch && [...patch], field: [top, left, size] }
+        })
+        const all = Object.fromEntries(Object.entries(weights).map(([name, w]) => [name, w.weight ? [[...w.weight], [...w.bias]] : w]))
+        process.stdout.write(JSON.stringify([all, out]))""")
+    assert weights.keys() == {'mean', 'std', 'conv1', 'conv2', 'conv3', 'conv4', 'fc1', 'fc2'}
+    for name, layer in net.named_children():
+        if name != 'pool':
+            assert torch.tensor(weights[name][0]).equal(layer.weight.detach().flatten())
+            assert torch.tensor(weights[name][1]).equal(layer.bias.detach())
+    for (name, *at), got in zip(places, found):
+        ours = values[name][tuple(at)].item()
+        shown = ours if name in ('image', 'fc2') else max(ours, 0)
+        assert abs(got['value']-shown) < 1e-4, (name, at)
+        if 'sums' in got:
+            assert abs(got['total']-ours) < 1e-4 and abs(sum(got['sums'])+got['bias']-ours) < 1e-4, (name, at)
+            assert [abs(t) for t in got['sums']] == sorted((abs(t) for t in got['sums']), reverse=True)
+        elif name != 'image':
+            assert abs(max(got['patch'])-ours) < 1e-4
+    check_fields(net, two, places, found)
+
+
+def check_fields(net, image, places, found):
+    "A value depends on all of its receptive field and on nothing else: shown by gradients of a network without ReLU"
+    x = torch.zeros(1, 1, 28, 28, requires_grad=True)
+    conv = lambda v, layer: torch.nn.functional.conv2d(v, layer.weight.detach().abs()+.1)
+    pool = lambda v: torch.nn.functional.avg_pool2d(v, 2)
+    v, values = x, {'image': x}
+    for name in ('conv1', 'conv2', 'pool1', 'conv3', 'conv4', 'pool2'):
+        v = values[name] = pool(v) if name in POOLED else conv(v, getattr(net, name))
+    for (name, k, row, column), got in zip(places, found):
+        if name in values:
+            reached, = torch.autograd.grad(values[name][0, k, row, column], x, retain_graph=True)
+            top, left, size = got['field']
+            inside = torch.zeros(28, 28, dtype=torch.bool)
+            inside[top:top+size, left:left+size] = True
+            assert (reached[0, 0] > 0).equal(inside), (name, row, column)
+
+
+def floats(texts):
+    "Numbers as the page writes them"
+    return [float(t.replace('−', '-')) for t in texts]
+
+
+def largest_gap(a, b):
+    "Largest difference between two lists of numbers"
+    return (torch.tensor(a).flatten()-b.detach().flatten()).abs().max().item()
+
+
+def seen_exactly(page):
+    "The image that the network sees, [28,28] uint8"
+    values = page.evaluate("""async () => [...(await (await import('./demo/network.js')).prepare(
+        (await import('./demo/page.js')).drawing.image())).image]""")
+    return torch.tensor(values, dtype=torch.uint8).view(28, 28)
+
+
+def open_map(page, layer, k):
+    "Choose a layer and click one of its maps, or one of its values if it has no maps"
+    page.click(f'#tab-{layer}')
+    assert page.get_attribute(f'#tab-{layer}', 'aria-selected') == 'true'
+    size = page.evaluate("name => import('./demo/explain.js').then(m => m.layerOf(name).size)", layer)
+    board = page.locator('#inside .board canvas')
+    columns, rows = (n//(size+1 if size > 1 else 9) for n in board.evaluate('c => [c.width, c.height]'))
+    box = board.bounding_box()
+    board.click(position=dict(x=(k % columns+.5)*box['width']/columns, y=(k//columns+.5)*box['height']/rows))
+    return size
+
+
+def explained(page):
+    return page.evaluate("""() => { const { layer, map, y, x, total, value } = document.getElementById('inside').explained
+        return { layer, map, y, x, total, value } }""")
+
+
+def test_one_click_deeper_each_time(opened, net):
+    "Layer, map, value: the numbers on the page are the network's own"
+    page = opened()
+    page.click('[data-stage=stroke] .example')                    # A 0
+    assert answer(page, '0') == '0'
+    values, (k, y, x) = sums(net, seen_exactly(page)), (9, 11, 12)
+    assert page.locator('#inside .closer').is_hidden()
+    size = open_map(page, 'conv1', k)
+    view = page.locator('#inside .map canvas')
+    step = view.bounding_box()['width']/size
+    view.hover(position=dict(x=(x+.5)*step, y=(y+.5)*step))
+    page.wait_for_function("x => document.getElementById('inside').explained.x === x", arg=x)
+    assert {n: explained(page)[n] for n in 'yx'} == dict(y=y, x=x)
+    ours = values['conv1'][k, y, x].item()
+    assert page.inner_text('#inside h4') == f'Row {y}, column {x}: {max(ours, 0):.2f}'
+    patch, kernel, products = ([floats(b.locator('span').all_inner_texts())] for b in page.locator('.value .block').all())
+    assert largest_gap(patch, values['image'][0, y:y+3, x:x+3].flatten()) < .006
+    assert largest_gap(kernel, net.conv1.weight[k].detach().flatten()) < .006
+    assert largest_gap(products, (values['image'][0, y:y+3, x:x+3]*net.conv1.weight[k, 0].detach()).flatten()) < .006
+    assert abs(floats(page.locator('.value .sum strong').all_inner_texts())[0]-ours) < .006
+    mark = page.locator('.field .cell-mark').evaluate('e => [e.style.left, e.style.top, e.style.width]')
+    assert largest_gap([float(t[:-1])*.28 for t in mark], torch.tensor([x, y, 3.])) < .01
+    assert page.errors == []
+
+
+@pytest.mark.slow
+def test_numbers_of_every_layer_are_the_networks_own(opened, net):
+    page = opened()
+    draw(page, '2')
+    answer(page, '2')
+    values = sums(net, seen_exactly(page))
+    for layer, k in dict(conv1=31, conv2=40, pool1=63, conv3=100, conv4=255, pool2=7, fc1=49, fc2=3).items():
+        size = open_map(page, layer, k)
+        if size > 1:
+            view = page.locator('#inside .map canvas')
+            step = view.bounding_box()['width']/size
+            view.click(position=dict(x=2.5*step, y=1.5*step))
+            page.mouse.move(0, 0)
+            page.wait_for_function("() => { const { x, y } = document.getElementById('inside').explained; return x === 2 && y === 1 }")
+        got = explained(page)
+        assert (got['layer'], got['map']) == (layer, k)
+        ours = values[layer][k, got['y'], got['x']].item()
+        assert abs(got['value']-(ours if layer == 'fc2' else max(ours, 0))) < 1e-3
+        if layer not in POOLED:
+            assert abs(got['total']-ours) < 1e-3
+            assert abs(floats(page.locator('.value .sum strong').all_inner_texts())[0]-ours) < .006
+            kernels = page.locator('.value .block').count()
+            assert kernels == (0 if layer == 'fc2' else 3 if layer == 'conv1' else 12)
+        else:
+            assert abs(max(floats(page.locator('.value .block span').all_inner_texts()))-max(ours, 0)) < .006
+    terms = floats(page.locator('.logit li > strong').all_inner_texts())
+    fc1 = values['fc1'].relu().flatten()
+    expected = (fc1*net.fc2.weight[3].detach()).sort(descending=True)[0]
+    assert len(terms) == 50 and largest_gap(terms, expected) < .006
+    assert page.errors == []
+
+
+@pytest.mark.slow
+def test_an_answer_is_followed_back_to_the_pixels(opened):
+    "By keyboard: from the logit to a value of fc1, to maps, to the image"
+    page = opened()
+    draw(page, '8')
+    answer(page, '8')
+    page.focus('#tab-conv1')
+    for _ in range(7):
+        page.keyboard.press('ArrowRight')
+    assert page.evaluate('() => document.activeElement.id') == 'tab-fc2'
+    assert page.inner_text('#inside h3').startswith('Digit 8: logit ')
+    path = []
+    while (now := explained(page))['layer'] != 'image':
+        path.append(now['layer'])
+        page.focus('.value .follow')
+        page.keyboard.press('Enter')
+    assert path == ['fc2', 'fc1', 'pool2', 'conv4', 'conv3', 'pool1', 'conv2', 'conv1']
+    assert 'This pixel is' in page.inner_text('.value')
+    page.keyboard.press('Shift+Tab')
+    page.focus('#inside .map canvas')
+    page.keyboard.press('ArrowDown')
+    page.wait_for_function('y => document.getElementById("inside").explained.y === y+1', arg=now['y'])
+    assert page.inner_text('.layer-spoken').startswith(f'Row {now["y"]+1}, column {now["x"]}: ') and page.errors == []
+
+
+# --- what the preparation does ----------------------------------------------------------------------------------
+
+@pytest.mark.slow
+def test_each_step_has_an_example_that_fails_without_it(opened):
+    page = opened()
+    parts = page.evaluate("import('./demo/preparation.js').then(m => m.PARTS.map(p => [p.name, p.digit]))")
+    steps = page.evaluate("import('./demo/prepare.js').then(m => m.STAGES)")
+    assert [name for name, _ in parts] == steps and len(steps) == 5
+    for name, digit in parts:
+        item = page.locator(f'[data-stage={name}]')
+        item.locator('.example').click()
+        assert answer(page, str(digit)) == str(digit)
+        assert page.inner_text('.stages-answer').startswith(f'With all five steps: {digit}, with ')
+        item.locator('input').uncheck()
+        page.wait_for_function('d => document.querySelector(".stages-answer").textContent.startsWith("Without") '
+                               '&& document.getElementById("answer").textContent !== d', arg=str(digit))
+        item.locator('input').check()
+        assert answer(page, str(digit)) == str(digit)
+    assert page.errors == []
+
+
+# --- alive at once, at the speed of a hand ----------------------------------------------------------------------
+
+def ink(page):
+    return page.evaluate("import('./demo/page.js').then(m => m.drawing.strokes.flat().length)")
+
+
+@pytest.mark.slow
+def test_it_opens_with_a_digit_that_draws_itself(opened):
+    page = opened(ready=False, motion='no-preference')
+    page.wait_for_function("import('./demo/page.js').then(m => m.drawing.strokes.flat().length > 3)")
+    first = ink(page)
+    page.wait_for_selector('body[data-ready]')
+    page.wait_for_function("n => import('./demo/page.js').then(m => m.drawing.strokes.flat().length > n)", arg=first)
+    page.wait_for_function('() => document.getElementById("status").textContent.startsWith("5, with ")')
+    draw(page, '1')                                               # The reader takes over
+    assert answer(page, '1') == '1' and ink(page) <= len(sum(STROKES['1'], []))+1
+    page.click('#another')
+    page.wait_for_function("import('./demo/page.js').then(m => m.drawing.strokes.flat().length > 5)")
+    page.focus('.drawing')
+    page.keyboard.press(' ')                                      # By a key, too
+    assert ink(page) == 1 and page.errors == []
+
+
+@pytest.mark.slow
+def test_who_prefers_less_motion_sees_the_whole_digit_at_once(opened):
+    page = opened()
+    whole = page.evaluate("import('./demo/strokes.js').then(m => m.DIGITS[5].flat().length)")
+    assert ink(page) == whole and answer(page, '5') == '5'
+
+
+PERFORMANCE = """async digits => { // Draw with a point a frame; frame times, and ms from the end of a drawing to its answer
+    const canvas = document.querySelector('.drawing'), frames = [], waits = []
+    canvas.setPointerCapture = () => {}
+    let answered = 0
+    new PerformanceObserver(list => { for (const e of list.getEntries()) answered = e.startTime + e.duration }).observe({ type: 'measure' })
+    const pause = ms => new Promise(done => setTimeout(done, ms)), frame = () => new Promise(requestAnimationFrame)
+    for (const strokes of digits) {
+        document.querySelector('#drawing .clear').click()
+        await pause(300)
+        const box = canvas.getBoundingClientRect(), k = box.width / 256
+        const send = (type, [x, y]) => canvas.dispatchEvent(new PointerEvent(type,
+            { pointerId: 1, bubbles: true, cancelable: true, clientX: box.left + x * k, clientY: box.top + y * k }))
+        for (const stroke of strokes) {
+            send('pointerdown', stroke[0])
+            let last = await frame()
+            for (const point of stroke.slice(1)) {
+                send('pointermove', point)
+                const now = await frame()
+                frames.push(now - last)
+                last = now
+            }
+            send('pointerup', stroke.at(-1))
+        }
+        const end = performance.now()
+        await pause(600)
+        waits.push(answered - end)
+    }
+    return [frames, waits]
+}"""
+
+
+@pytest.mark.slow
+def test_it_follows_a_hand_at_sixty_frames_a_second(opened):
+    page = opened(viewport=dict(width=1000, height=900))
+    page.wait_for_timeout(1000)
+    frames, waits = page.evaluate(PERFORMANCE, [STROKES[d] for d in '3268950'])
+    frames.sort()
+    print(f'frames: median {frames[len(frames)//2]:.1f} ms, 95 % below {frames[len(frames)*95//100]:.1f}; '
+          f'answers after {sorted(round(w) for w in waits)} ms')
+    assert len(frames) > 100 and frames[len(frames)//2] < 17.5   # Of a display with 60 frames a second
+    if os.getloadavg()[0] < os.cpu_count():                       # Otherwise we would measure other programs
+        assert sorted(waits)[len(waits)//2] < 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('width', [1280, 390])
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_every_part_is_legible_and_fits(width, scheme, opened):
+    page = opened(viewport=dict(width=width, height=900), color_scheme=scheme)
+    draw(page, '4')
+    answer(page, '4')
+    for layer, k in dict(conv1=4, conv3=5, pool2=6, fc1=17, fc2=4).items():
+        open_map(page, layer, k)
+        assert page.evaluate(FAINT) == {}, layer
+        assert page.evaluate('() => document.documentElement.scrollWidth') <= width, layer
+    assert page.errors == []

@@ -1,19 +1,21 @@
 """From pictures of any kind to images in MNIST's form."""
 import struct
 import zlib
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from conftest import STROKES
-from drawings import apart, beside, drawn, file_of, noise
+from drawings import FLAGGED, apart, beside, drawn, file_of, noise
 from PIL import Image, ImageDraw, ImageFilter
 
+from s5_mnist import preprocessing
 from s5_mnist.core import InputError
 from s5_mnist.data import as_input
 from s5_mnist.inference import predict
-from s5_mnist.preprocessing import (MAX_PIXELS, STROKE_WIDTHS, _stroke_width, preprocess, preprocess_stages,
-                                    read_picture, source_name)
+from s5_mnist.preprocessing import (MAX_PIXELS, STROKE_WIDTHS, _drop_flag, _stroke_width, preprocess,
+                                    preprocess_stages, read_picture, source_name)
 
 
 def slow(*values):
@@ -170,8 +172,48 @@ def test_ten_digits_by_any_brush(width, size, net):
 def test_two_digits_are_refused(width, gap):
     "Squeezed into one image, they would be read as a third"
     for digits in ('10', '42', '57', '83', '96', '11', '2024'):
-        with pytest.raises(InputError, match='the ndarray holds two shapes; use a picture of one digit'):
+        with pytest.raises(InputError, match='the ndarray holds two shapes; use a picture of one digit, or read_numbers'):
             preprocess(beside(digits, width, gap))
+
+
+@pytest.mark.parametrize('name', FLAGGED)
+@pytest.mark.parametrize('width', [6, 14, slow(22)])
+def test_a_one_with_a_flag_is_one(name, width, net):
+    found = predict(drawn(name, width), net)
+    assert found.digit == 1 and found.is_digit
+    columns = (found.image > 127).any(0).nonzero()[:, 0]
+    assert columns[-1]-columns[0] < 9                             # Without the flag
+
+
+@pytest.mark.parametrize('name', '023456789')
+def test_no_other_digit_loses_a_part(name):
+    large = preprocess_stages(drawn(name, 14))['enlarged']
+    assert _drop_flag(large).equal(large)
+    with mock.patch.object(preprocessing, '_drop_flag', lambda x: x):
+        assert preprocess_stages(drawn(name, 14))['enlarged'].equal(large)
+
+
+def tight(image, side=16):
+    "A digit cropped to its ink and scaled to a square"
+    rows, columns = ((image > 60).any(d).nonzero()[:, 0] for d in (1, 0))
+    cut = image[rows[0]:rows[-1]+1, columns[0]:columns[-1]+1].numpy()
+    return np.asarray(Image.fromarray(cut).resize((side, side), Image.Resampling.BILINEAR))
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize('n', [60, slow(1000)])
+def test_a_tight_crop_loses_nothing(n, mnist, net):
+    "As in collections of postal digits; ones would fill the whole square"
+    chosen = (mnist.test_y != 1).nonzero()[:n, 0]
+    crops = [tight(x) for x in mnist.test_x[chosen]]
+    def read(a):
+        try:
+            return predict(a, net).digit
+        except InputError: # Refused: not read
+            return -1
+    for crops in (crops, [255-a for a in crops]):
+        found = torch.tensor([read(a) for a in crops])
+        assert (found == mnist.test_y[chosen]).float().mean() >= .98
 
 
 def test_a_digit_in_pieces_is_one(net):

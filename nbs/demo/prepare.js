@@ -1,55 +1,37 @@
-// From a drawing to an image like MNIST's: the steps of preprocess in s5_mnist/preprocessing.py, in the same order. A picture
-// is {h, w, v}: height, width, and a Float32Array of h*w values, row by row. The paper of a drawing has a single grey level,
-// and everything on it was drawn, so the steps for uneven paper and for a table beside the paper are left out.
+// From a drawing to an image like MNIST's: the steps of preprocess in s5_mnist/preprocessing.py, in the same order. The
+// paper of a drawing has a single grey level, and everything on it was drawn, so the steps for uneven paper and for a table
+// beside the paper are left out.
+import { clamped, grown, largest, map, median, padded, parts, pick, picture, resize, smooth, sum } from './raster.js'
 
 export const SCALE = 8
 export const WIDTHS = [1.8, 3.2]
 
-const picture = (h, w, f = () => 0) => {
-  const v = new Float32Array(h * w)
-  for (let y = 0; y < h; y++) for (let x = 0; x < w; x++) v[y * w + x] = f(y, x)
-  return { h, w, v }
-}
-const map = (p, f) => ({ ...p, v: p.v.map(f) })
-const sum = v => v.reduce((a, b) => a + b, 0)
-const largest = v => v.reduce((a, b) => Math.max(a, b), -Infinity)
-const median = v => Float32Array.from(v).sort()[(v.length - 1) >> 1]
-const clamped = t => Math.min(Math.max(t, 0), 1)
-
 // Paper and ink
 
-function paperOf(p) {
-  const count = new Float64Array(53)
-  const grey = p.v.map(t => Math.round(50 * t))
-  const at = n => i => n > 1 ? 2 * i / (n - 1) - 1 : -1
-  const [row, column] = [at(p.h), at(p.w)]
-  for (let y = 0; y < p.h; y++) for (let x = 0; x < p.w; x++)
-    count[grey[y * p.w + x] + 1] += 1 + 20 * (row(y) * column(x)) ** 4
+function paperOf({ h, w, v }) {
+  const count = new Float64Array(53), grey = new Uint8Array(h * w)
+  const at = (i, n) => n > 1 ? 2 * i / (n - 1) - 1 : -1
+  for (let y = 0; y < h; y++) for (let x = 0; x < w; x++) {
+    const i = y * w + x, corner = (at(y, h) * at(x, w)) ** 2
+    grey[i] = Math.round(50 * v[i])
+    count[grey[i] + 1] += 1 + 20 * corner * corner
+  }
   let best = 0
   const near = i => 0.99 * count[i] + count[i + 1] + 0.99 * count[i + 2] // In a tie, the middle
   for (let i = 1; i <= 50; i++) if (near(i) > near(best)) best = i
-  return median(p.v.filter((_, i) => Math.abs(grey[i] - best) <= 1))
+  return median(pick(v, (_, i) => Math.abs(grey[i] - best) <= 1))
 }
 
 function inkOf(p) {
   const paper = paperOf(p)
   const [dark, light] = [map(p, t => Math.max(paper - t, 0)), map(p, t => Math.max(t - paper, 0))]
-  const energy = q => sum(q.v.map(t => t * t))
+  const energy = q => sum(map(q, t => t * t).v)
   return energy(dark) > energy(light) ? dark : light
 }
 
-function smooth(p) {
-  const at = (y, x) => p.v[Math.min(Math.max(y, 0), p.h - 1) * p.w + Math.min(Math.max(x, 0), p.w - 1)]
-  return picture(p.h, p.w, (y, x) => {
-    let t = 0
-    for (let i = -1; i <= 1; i++) for (let j = -1; j <= 1; j++) t += at(y + i, x + j)
-    return t / 9
-  })
-}
-
-function threshold(values) {
+function threshold(values, top) { // Of values from 0 to `top`
   const n = new Float64Array(64)
-  for (const t of values) n[Math.min(Math.floor(64 * t), 63)]++
+  for (let i = 0; i < values.length; i++) n[Math.min(Math.floor(64 * Math.fround(values[i] / top)), 63)]++
   const total = values.length
   const mean = n.reduce((a, c, i) => a + c * (i + 0.5) / 64, 0)
   let [below, sums, best, most] = [0, 0, 0, -1]
@@ -59,61 +41,45 @@ function threshold(values) {
     const between = (mean * below / total - sums) ** 2 / Math.max(below * (total - below), 1e-6)
     if (between > most) [most, best] = [between, i]
   }
-  return (best + 0.5) / 64
+  return (best + 0.5) / 64 * top
 }
 
 function levels(ink) {
-  const calm = smooth(ink)
-  const top = largest(calm.v)
+  const calm = smooth(ink).v
+  const top = largest(calm)
   if (top < 0.04) return null
-  const part = threshold(calm.v.map(t => t / top)) * top
-  const [full, rest] = [calm.v.filter(t => t > part), calm.v.filter(t => t <= part)]
+  const part = threshold(calm, top)
+  const [full, rest] = [pick(calm, t => t > part), pick(calm, t => t <= part)]
   if (!rest.length) return null
   const [low, high] = [median(rest), sum(full) / full.length]
   return map(ink, t => clamped((t - low) / (high - low)))
 }
 
-// Connected parts, corners included: a number for each pixel, 0 outside
-function parts(mask, h, w) {
-  const n = new Int32Array(h * w)
-  let found = 0
-  for (let start = 0; start < h * w; start++) {
-    if (!mask[start] || n[start]) continue
-    const todo = [start]
-    n[start] = ++found
-    while (todo.length) {
-      const i = todo.pop()
-      const [y, x] = [Math.floor(i / w), i % w]
-      for (let a = Math.max(y - 1, 0); a <= Math.min(y + 1, h - 1); a++)
-        for (let b = Math.max(x - 1, 0); b <= Math.min(x + 1, w - 1); b++)
-          if (mask[a * w + b] && !n[a * w + b]) { n[a * w + b] = found; todo.push(a * w + b) }
-    }
-  }
-  return [n, found]
-}
+const mask = ink => map(smooth(ink), t => t > 0.25 ? 1 : 0).v
 
 function withoutSpecks(ink) {
   const { h, w } = ink
-  const [n, found] = parts(smooth(ink).v.map(t => t > 0.25), h, w)
+  const [n, found] = parts(mask(ink), h, w)
   const mass = new Float64Array(found + 1)
-  n.forEach((k, i) => { if (k) mass[k] += ink.v[i] })
+  for (let i = 0; i < n.length; i++) if (n[i]) mass[n[i]] += ink.v[i]
   const most = largest(mass)
-  const keep = mass.map((m, k) => k > 0 && m >= 0.1 * most ? 1 : 0)
-  const kept = picture(h, w, (y, x) => {
+  const kept = new Float32Array(h * w)
+  for (let i = 0; i < n.length; i++) { // A part that stays keeps its blurred edge, one pixel wide
+    if (!n[i] || mass[n[i]] < 0.1 * most) continue
+    const [y, x] = [Math.floor(i / w), i % w]
     for (let a = Math.max(y - 1, 0); a <= Math.min(y + 1, h - 1); a++)
-      for (let b = Math.max(x - 1, 0); b <= Math.min(x + 1, w - 1); b++)
-        if (keep[n[a * w + b]]) return ink.v[y * w + x]
-    return 0
-  })
-  const top = Math.max(largest(kept.v), 1e-6)
-  return map(kept, t => t / top)
+      for (let b = Math.max(x - 1, 0); b <= Math.min(x + 1, w - 1); b++) kept[a * w + b] = ink.v[a * w + b]
+  }
+  const top = Math.max(largest(kept), 1e-6)
+  return map({ h, w, v: kept }, t => t / top)
 }
 
 // Are two tall parts side by side, or one above the other?
 function two(ink) {
-  const [n, found] = parts(smooth(ink).v.map(t => t > 0.25), ink.h, ink.w)
+  const [n, found] = parts(mask(ink), ink.h, ink.w)
   const all = Array.from({ length: found + 1 }, () => ({ size: 0, top: ink.h, bottom: 0, left: ink.w, right: 0 }))
   n.forEach((k, i) => {
+    if (!k) return
     const [y, x, part] = [Math.floor(i / ink.w), i % ink.w, all[k]]
     part.size++;
     [part.top, part.bottom] = [Math.min(part.top, y), Math.max(part.bottom, y)];
@@ -129,44 +95,62 @@ function two(ink) {
 
 // The size and weight of MNIST
 
-function resizedRows(p, h) { // Triangle filter, as wide as the step where the picture shrinks
-  const step = p.h / h
-  const reach = Math.max(step, 1)
-  const out = picture(h, p.w)
-  for (let y = 0; y < h; y++) {
-    const centre = step * (y + 0.5)
-    const [from, to] = [Math.max(Math.trunc(centre - reach + 0.5), 0), Math.min(Math.trunc(centre + reach + 0.5), p.h)]
-    const weights = []
-    for (let i = from; i < to; i++) weights.push(Math.max(1 - Math.abs(i + 0.5 - centre) / reach, 0))
-    const total = sum(weights)
-    for (let x = 0; x < p.w; x++)
-      out.v[y * p.w + x] = weights.reduce((t, k, i) => t + k * p.v[(from + i) * p.w + x], 0) / total
-  }
-  return out
-}
-const turned = p => picture(p.w, p.h, (y, x) => p.v[x * p.w + y])
-const resize = (p, h, w) => turned(resizedRows(turned(resizedRows(p, Math.max(1, h))), Math.max(1, w)))
-
-function padded(p, n) {
-  return picture(p.h + 2 * n, p.w + 2 * n, (y, x) =>
-    y >= n && x >= n && y < p.h + n && x < p.w + n ? p.v[(y - n) * p.w + x - n] : 0)
-}
-
-function boxed(p, side, margin = 0) {
+function bounds(p) { // Of what is more than half ink
   let [top, bottom, left, right] = [p.h, 0, p.w, 0]
   p.v.forEach((t, i) => {
     if (t <= 0.5) return
     const [y, x] = [Math.floor(i / p.w), i % p.w];
     [top, bottom, left, right] = [Math.min(top, y), Math.max(bottom, y), Math.min(left, x), Math.max(right, x)]
   })
+  return { top, left, h: bottom - top + 1, w: right - left + 1 }
+}
+
+function boxed(p, side, margin = 0) {
+  const { top, left, h, w } = bounds(p)
   const around = padded(p, margin)
-  const cut = picture(bottom - top + 1 + 2 * margin, right - left + 1 + 2 * margin,
-    (y, x) => around.v[(y + top) * around.w + x + left])
-  const scale = side / (Math.max(cut.h, cut.w) - 2 * margin)
+  const cut = picture(h + 2 * margin, w + 2 * margin, (y, x) => around.v[(y + top) * around.w + x + left])
+  const scale = side / Math.max(h, w)
   return resize(cut, Math.round(cut.h * scale), Math.round(cut.w * scale))
 }
 
 const contour = p => map(p, t => clamped((t - 0.5) * 4 + 0.5))
+
+// Slope and intercept of the line with the least squared distance from v[from] ... v[to - 1]
+function line(v, from, to) {
+  const n = to - from, middle = (from + to - 1) / 2
+  const mean = sum(v.slice(from, to)) / n
+  let [above, below] = [0, 0]
+  for (let i = from; i < to; i++) [above, below] = [above + (i - middle) * (v[i] - mean), below + (i - middle) ** 2]
+  const slope = above / Math.max(below, 1e-6)
+  return { slope, at: i => mean + slope * (i - middle) }
+}
+
+// A 1 with a flag, without it: MNIST's writers drew a 1 as one stroke, and the network would see a 7
+function withoutFlag(p) {
+  let [left, right] = [[], []], top = -1
+  for (let y = 0; y < p.h; y++) {
+    const row = p.v.subarray(y * p.w, (y + 1) * p.w)
+    const [first, last] = [row.findIndex(t => t > 0.5), row.findLastIndex(t => t > 0.5)]
+    if (first >= 0 && top < 0) top = y
+    if (top < 0) continue
+    left.push(Math.max(first, 0))
+    right.push(last < 0 ? p.w - 1 : last)
+  }
+  while (left.length && p.v.subarray((top + left.length - 1) * p.w, (top + left.length) * p.w).every(t => t <= 0.5)) {
+    left.pop()
+    right.pop()
+  }
+  const h = left.length, from = Math.trunc(0.45 * h), to = Math.trunc(0.95 * h)
+  const [l, r] = [line(left, from, to), line(right, from, to)]
+  const outLeft = left.map((t, i) => l.at(i) - t), outRight = right.map((t, i) => t - r.at(i))
+  const straight = [...outLeft.slice(from, to), ...outRight.slice(from, to)].every(t => Math.abs(t) < 0.02 * h)
+  const upright = Math.abs(l.slope + r.slope) < 0.5
+  const plain = largest(outRight.slice(0, from)) < 0.03 * h &&
+    largest(outLeft.slice(0, Math.trunc(0.03 * h) + 1)) < 0.06 * h
+  const flag = largest(outLeft.slice(0, from))
+  if (!(straight && upright && plain && flag > 0.1 * h && flag < 0.33 * h)) return p
+  return picture(p.h, p.w, (y, x) => y >= top && y < top + h && x < l.at(y - top) - 1 ? 0 : p.v[y * p.w + x])
+}
 
 function width(p) {
   const at = (y, x) => y < p.h && x < p.w ? p.v[y * p.w + x] : 0
@@ -174,17 +158,6 @@ function width(p) {
   for (let y = 0; y < p.h; y++) for (let x = 0; x < p.w; x++)
     edge += Math.hypot(at(y + 1, x) - at(y, x), at(y, x + 1) - at(y, x))
   return 2 * sum(p.v) / Math.max(edge, 1e-6) / SCALE
-}
-
-function grown(p, radius) {
-  const r = Math.trunc(radius)
-  const at = (y, x) => y >= 0 && x >= 0 && y < p.h && x < p.w ? p.v[y * p.w + x] : 0
-  return picture(p.h, p.w, (y, x) => {
-    let t = 0
-    for (let i = -r; i <= r; i++) for (let j = -r; j <= r; j++)
-      if (i * i + j * j <= radius * radius) t = Math.max(t, at(y + i, x + j))
-    return t
-  })
 }
 
 function weighted(p) {
@@ -195,23 +168,46 @@ function weighted(p) {
   return w > WIDTHS[1] ? inverse(grown(inverse(wide), (w - WIDTHS[1]) / 2 * SCALE)) : wide
 }
 
-function placed(p) {
-  let box = boxed(p, 20 * SCALE)
+// The digit in 28 by 28 pixels, its longer side of `side`/SCALE; its centre of mass in the middle, or its box around `at`
+function placed(p, side, at) {
+  let box = boxed(p, side)
   box = resize(box, Math.round(box.h / SCALE), Math.round(box.w / SCALE))
   const total = sum(box.v)
-  const centre = (f, n) => Math.min(Math.max(Math.trunc(14.51 - box.v.reduce((a, t, i) => a + t * f(i), 0) / total), 0), 28 - n)
-  const top = centre(i => Math.floor(i / box.w), box.h)
-  const left = centre(i => i % box.w, box.w)
+  const within = (t, n) => Math.min(Math.max(Math.trunc(t), 0), 28 - n)
+  const centre = f => 14.51 - box.v.reduce((a, t, i) => a + t * f(i), 0) / total
+  const top = within(at ? at[0] - box.h / 2 + 0.5 : centre(i => Math.floor(i / box.w)), box.h)
+  const left = within(at ? at[1] - box.w / 2 + 0.5 : centre(i => i % box.w), box.w)
   return picture(28, 28, (y, x) =>
     y >= top && x >= left && y < top + box.h && x < left + box.w ? box.v[(y - top) * box.w + x - left] : 0)
 }
 
-// 28 by 28 grey levels, 0 to 255, of a drawing {h, w, v} with values from 0 to 1; null if it isn't one digit
-export function preprocess(drawing) {
+// The stages that can be left out, in their order
+export const STAGES = ['ink', 'specks', 'size', 'stroke', 'centre']
+
+// A drawing {h, w, v} with values from 0 to 1 after each stage: { image, why, pictures: { ink, ..., centre } }. `image` holds
+// 28 by 28 grey levels, 0 to 255, or is null if the drawing isn't one digit; then `why` is 'blank' or 'two'. The stages
+// named in `off` are left out: what they would change stays as it is in the drawing.
+export function stages(drawing, off = []) {
+  const on = name => !off.includes(name)
+  const pictures = {}
+  const show = (name, p) => { pictures[name] = on('ink') ? p : map(p, t => 1 - t); return p }
   const ink = levels(inkOf(drawing))
-  const digit = ink && withoutSpecks(ink)
-  if (!digit || !(largest(digit.v) > 0.5) || two(digit)) return null
-  const large = contour(boxed(digit, 20 * SCALE, 2))
-  const weight = weighted(large)
-  return Uint8Array.from(placed(largest(weight.v) > 0.5 ? weight : large).v, t => Math.round(255 * t))
+  if (!ink) return { image: null, why: 'blank', pictures }
+  show('ink', ink)
+  const digit = show('specks', on('specks') ? withoutSpecks(ink) : ink)
+  if (!(largest(digit.v) > 0.5)) return { image: null, why: 'blank', pictures }
+  if (two(digit)) return { image: null, why: 'two', pictures }
+  const drawn = bounds(digit), shrink = 28 / Math.max(drawing.h, drawing.w)
+  const size = on('size') ? 20 * SCALE : Math.max(drawn.h, drawn.w) * shrink * SCALE
+  const large = show('size', withoutFlag(contour(boxed(digit, size, 2))))
+  const thick = on('stroke') ? weighted(large) : large
+  const weight = show('stroke', largest(thick.v) > 0.5 ? thick : large)
+  const box = bounds(weight)
+  const side = on('size') ? 20 * SCALE : Math.min(Math.max(box.h, box.w), 28 * SCALE)
+  const at = on('centre') ? null : [(drawn.top + drawn.h / 2) * shrink, (drawn.left + drawn.w / 2) * shrink]
+  show('centre', placed(weight, side, at))
+  return { image: Uint8Array.from(pictures.centre.v, t => Math.round(255 * t)), why: null, pictures }
 }
+
+// 28 by 28 grey levels, 0 to 255, of a drawing; null if it isn't one digit
+export const preprocess = drawing => stages(drawing).image
