@@ -22,6 +22,7 @@ _MODULES = {
     'preprocessing': 'read_picture preprocess preprocess_stages',
     'typicality': 'measure_typicality fit_typicality make_non_digits load_typicality_head',
     'inference': 'Prediction predict feature_maps occlusion_map export_onnx',
+    'numbers': 'Numbers read_numbers compose_number',
     'benchmark': 'measure_speed',
     'sweeps': 'sweep read_sweep sweep_table',
 }

@@ -190,18 +190,22 @@ def s5_eval(
 # %% ../nbs/cli.ipynb #0c41a74d
 @command
 def s5_predict(
-    files:list[Path], # Pictures of one digit each
+    files:list[Path], # Pictures, of one digit each unless --numbers is given
     run:str='pretrained', # Folder of a run, or pretrained for the package's own weights
     json:bool=False, # Print a line of JSON for each file
-    at_least:Share=0.005, # Typicality below which it is not sure: 1 digit in 200
+    numbers:bool=False, # Read every digit in each picture, in lines and numbers
+    at_least:Share|None=None, # Least typicality (0.005), or certainty of numbers (0.9)
 ):
-    "Read the digit in each picture"
+    "Read the digit, or with --numbers every digit, in each picture"
     from json import dumps
     from s5_mnist.inference import predict
+    from s5_mnist.numbers import read_numbers
     from s5_mnist.pretrained import load_network
     net, failed = load_network(run, 'cpu')[0], 0
+    read = read_numbers if numbers else predict
+    limit = {} if at_least is None else dict(at_least=at_least)
     for name in files:
-        try: found = predict(name, net, at_least)
+        try: found = read(name, net, **limit)
         except InputError as e:
             failed += 1
             print(f's5_predict: {e}', file=sys.stderr, flush=True)

@@ -5,23 +5,21 @@
 # %% auto #0
 __all__ = ['compose_number', 'FoundDigit', 'Numbers', 'read_numbers']
 
-# %% ../nbs/numbers.ipynb #10524529
-import io
+# %% ../nbs/numbers.ipynb #036bdb59
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-# %% ../nbs/numbers.ipynb #6d1631ea
+# %% ../nbs/numbers.ipynb #310357ea
 from .core import Share, check
-from .inference import Prediction, as_network, classify_images
+from .inference import Prediction, as_network, classify_images, figure_png
 from .preprocessing import Picture, find_ink, frame_ink, read_large_picture
 
-# %% ../nbs/numbers.ipynb #e6fcd5a3
-def _between(low, high, g):
-    return low+(high-low)*torch.rand((), generator=g).item()
+# %% ../nbs/numbers.ipynb #9e86bd50
+def _between(low, high, g): return low+(high-low)*torch.rand((), generator=g).item()
 
 def _light(h, w, g):
     "Light on paper [h,w]: brighter on one side, and with the edge of a shadow"
@@ -37,7 +35,7 @@ def _resized(image, scale):
     size = [max(4, round(scale*n)) for n in ink.shape[2:]]
     return F.interpolate(ink, size=size, mode='bicubic')[0,0].clamp(0, 1)
 
-# %% ../nbs/numbers.ipynb #27b6f3e5
+# %% ../nbs/numbers.ipynb #2586bfb9
 def compose_number(
     images:torch.Tensor, # [N,28,28] uint8, the digits from left to right
     g:torch.Generator, # Randomness
@@ -57,30 +55,41 @@ def compose_number(
     picture = sheet*_light(*ink.shape, g)+.01*torch.randn(ink.shape, generator=g)
     return (255*picture.clamp(0, 1)).round().to(torch.uint8)
 
-# %% ../nbs/numbers.ipynb #91b3af61
+# %% ../nbs/numbers.ipynb #cd48fc8b
 def _height(box): return box[0].stop-box[0].start
 def _width(box): return box[1].stop-box[1].start
 
-def _find_pieces(ink):
-    "Components of ink [H,W]: map of their numbers, {number: box}, height of a digit"
+def _label_ink(ink):
+    "Components of ink [H,W]: map of numbers, {number: box}, height of a digit, table"
     from scipy.ndimage import find_objects, label
     smooth = F.avg_pool2d(F.pad(ink[None,None], [1]*4, mode='replicate'), 3, 1)[0,0]
     parts = label((smooth > .3).numpy(), np.ones((3, 3)))[0]
     boxes = dict(enumerate(find_objects(parts), 1))
-    def covers(n, *sides): return any((s == n).mean() > .5 for s in sides)
-    level = {n for n in boxes if covers(n, parts[0], parts[-1])}
-    beside = {n for n in boxes if covers(n, parts[:,0], parts[:,-1])}
+    def covers(*sides): return {n for n in boxes for s in sides if (s == n).mean() > .5}
+    level, beside = covers(parts[0], parts[-1]), covers(parts[:,0], parts[:,-1])
     heights = [_height(b) for n,b in boxes.items() if n not in level | beside]
-    heights = np.array(heights or [_height(b) for b in boxes.values()])
+    heights = np.array(heights or [*map(_height, boxes.values())] or [0])
     height = float(np.median(heights[heights >= .4*heights.max()]))
-    def is_digit(n, box):
+    table = {n for n in beside if _height(boxes[n]) > 1.8*height} | level
+    return parts, boxes, height, table if len(boxes) > 1 else set()
+
+# %% ../nbs/numbers.ipynb #100b6a03
+def _find_pieces(ink):
+    "Ink [H,W] without a table; map of its components, {number: box}, height of a digit"
+    parts, boxes, height, table = _label_ink(ink)
+    for n in table: # Or a shadow, with digits on it that are darker
+        inside = torch.from_numpy(parts == n)
+        grey = ink[inside].median()
+        lower = (ink-grey)/(1-grey).clamp(min=.2)
+        ink = torch.where(inside, lower.clamp(0, 1), ink)
+    if table: parts, boxes, height, _ = _label_ink(ink)
+    def is_digit(box):
         w, h = _width(box), _height(box)
         rule = w > 2.2*height and h < .35*height or h > 2.2*height and w < .35*height
-        table = n in level and len(boxes) > 1 or n in beside and h > 1.8*height
-        return not rule and not table and max(w, h) >= .2*height
-    return parts, {n: b for n,b in boxes.items() if is_digit(n, b)}, height
+        return not rule and max(w, h) >= .2*height
+    return ink, parts, {n: b for n,b in boxes.items() if is_digit(b)}, height
 
-# %% ../nbs/numbers.ipynb #4769443f
+# %% ../nbs/numbers.ipynb #e9fd4737
 def _find_lines(boxes, height):
     "Numbers of the components, line by line from the top, each from left to right"
     names, line = list(boxes), {n: n for n in boxes}
@@ -92,8 +101,8 @@ def _find_lines(boxes, height):
             (top, bottom), (top2, bottom2) = span(a), span(b)
             overlap = min(bottom, bottom2)-max(top, top2)
             ca, cb = boxes[a][1], boxes[b][1]
-            near = max(ca.start, cb.start)-min(ca.stop, cb.stop) < 4*height
-            if near and overlap >= .5*min(bottom-top, bottom2-top2):
+            near = max(ca.start, cb.start)-min(ca.stop, cb.stop) < 12*height
+            if near and overlap >= .5*min(_height(boxes[a]), _height(boxes[b])):
                 old, new = line[a], line[b]
                 line = {n: new if k == old else k for n,k in line.items()}
     groups = [[n for n in names if line[n] == k] for k in set(line.values())]
@@ -101,7 +110,7 @@ def _find_lines(boxes, height):
     groups.sort(key=lambda g: np.mean([middle(n, 0) for n in g]))
     return [sorted(g, key=lambda n: middle(n, 1)) for g in groups]
 
-# %% ../nbs/numbers.ipynb #11575f96
+# %% ../nbs/numbers.ipynb #9f67dfc8
 def _add_up(cost):
     "Least sum of `cost` [h,w] along a path from the first row to each place"
     total = cost.copy()
@@ -110,25 +119,32 @@ def _add_up(cost):
         row += np.minimum(above, np.minimum(sides[:-2], sides[2:]))
     return total
 
-def _find_cuts(ink, height, most=6):
-    "Paths of little ink through [h,w], top to bottom: (columns [h], ink crossed)"
-    (h, w), cost, near = ink.shape, ink.numpy()+.003, .12*height
-    down, up, middle = _add_up(cost), _add_up(cost[::-1])[::-1], h//2
-    crossed, chosen = (down+up-cost)[middle], []
-    for x in np.argsort(crossed):
-        apart = all(abs(x-c) >= near for c in chosen)
-        if near <= x < w-near and apart and crossed[x] < .6*height: chosen.append(x)
-    cuts = []
-    for x in sorted(chosen[:most]):
-        path = np.full(h, x)
-        for y in [*range(middle-1, -1, -1), *range(middle+1, h)]:
-            total, last = (down, path[y+1]) if y < middle else (up, path[y-1])
-            start = max(last-1, 0)
-            path[y] = start+total[y,start:last+2].argmin()
-        cuts.append((path, crossed[x]/height))
-    return cuts
+def _trace(middle, down, up, x):
+    "Columns [h] of the best path through column `x` of the middle row"
+    path = np.full(len(down), x)
+    for y in [*range(middle-1, -1, -1), *range(middle+1, len(down))]:
+        total, last = (down, path[y+1]) if y < middle else (up, path[y-1])
+        start = max(last-1, 0)
+        path[y] = start+total[y,start:last+2].argmin()
+    return path
 
-# %% ../nbs/numbers.ipynb #e991a49a
+def _find_cuts(ink, height, most=5):
+    "Paths of little ink through [h,w], top to bottom: (columns [h], ink crossed)"
+    (h, w), cost, cuts, tried = ink.shape, ink.numpy()+.003, {}, []
+    down, up = _add_up(cost), _add_up(cost[::-1])[::-1]
+    crossed = (down+up-cost)[h//2]
+    for x in np.argsort(crossed)[:np.sum(crossed < .6*height)]:
+        if len(cuts) >= most*w/height: break
+        if any(abs(x-t) < .12*height for t in tried): continue
+        tried.append(x)
+        path = _trace(h//2, down, up, x)
+        left = cost[np.arange(w) < path[:,None]].sum()/height**2 # Ink
+        apart = all(abs(left-other) > .03 for other in cuts)
+        if apart and .05 < left < cost.sum()/height**2-.05:
+            cuts[left] = path, crossed[x]/height
+    return [cuts[left] for left in sorted(cuts)]
+
+# %% ../nbs/numbers.ipynb #b6bf4d35
 @dataclass
 class _Atom:
     number: int     # In the map of atoms
@@ -155,7 +171,7 @@ def _make_atoms(ink, parts, boxes, sure, height):
             found[n].append(_Atom(last, n, place, crossed[i]*bool(found[n])))
     return atoms, found
 
-# %% ../nbs/numbers.ipynb #db52ee86
+# %% ../nbs/numbers.ipynb #502c7622
 def _union(boxes):
     "Smallest box around boxes"
     return tuple(slice(min(b[d].start for b in boxes), max(b[d].stop for b in boxes))
@@ -171,14 +187,14 @@ def _frame(ink, parts, numbers, box):
     x = ink[rows,columns]*torch.from_numpy(mask)
     return (255*frame_ink(x/x.max().clamp(min=1e-6))['framed']).round().to(torch.uint8)
 
-# %% ../nbs/numbers.ipynb #da69a87c
+# %% ../nbs/numbers.ipynb #c5fa214d
 def _certainty(probs, typicality):
     "Natural logarithms [N] of the certainty of candidates, at least -8"
     certainty = probs.max(1).values
-    if typicality is not None: certainty = certainty*(typicality/.01).clamp(.03, 1)
+    if typicality is not None: certainty = certainty*(typicality/.03).clamp(.003, 1)
     return certainty.log().clamp(min=-8)
 
-# %% ../nbs/numbers.ipynb #0fa7f7a7
+# %% ../nbs/numbers.ipynb #da870134
 def _candidates(atoms, sure, height):
     "Ranges of a line's atoms that may be one digit: (start, stop), box, price"
     for i,first in enumerate(atoms):
@@ -189,13 +205,12 @@ def _candidates(atoms, sure, height):
             far = any(b.box[1].start-a.box[1].stop > .2*height for a,b in pairs)
             if j > i+1 and (_width(box) > 1.6*height or far): break
             if len(pieces) > 1 and pieces <= sure: break
-            if max(_width(box), _height(box)) < .25*height: continue
-            price = .5*len(pairs) + 4*max(0, _width(box)/_height(box)-1.1)
-            price += 1.*(_height(box) < .4*height)
-            if first.crossed: price += 1.5+6*first.crossed
+            price = .5*len(pairs) + 3*(_height(box) < .4*height)
+            price += 4*max(0, _width(box)/_height(box)-1.1)
+            if first.crossed: price += 1+4*first.crossed
             yield (i, j), box, price
 
-# %% ../nbs/numbers.ipynb #3bd193d0
+# %% ../nbs/numbers.ipynb #0fa77728
 def _best_path(n, edges):
     "Edges (start, stop, score) of the best path from 0 to n, and the lead of each"
     edges = sorted(edges, key=lambda e: e[:2])
@@ -211,15 +226,15 @@ def _best_path(n, edges):
         place = best[1]
     return path
 
-# %% ../nbs/numbers.ipynb #1f3f6baa
+# %% ../nbs/numbers.ipynb #deda09ab
 def _read_line(net, ink, atoms, line, sure, height):
     "Digits of a line: list of (box, image, probabilities, typicality, certainty)"
     found = list(_candidates(line, sure, height))
     pieces = [a.piece for a in line]
-    def left_out(a): # Score of leaving out an atom; of a cut component, hardly ever
+    def left_out(a): # Price of leaving out an atom; less for a small component
         size = max(_width(a.box), _height(a.box))/height
-        return -8*min(1, size) if pieces.count(a.piece) == 1 else -8
-    edges = [(i, i+1, left_out(a), None) for i,a in enumerate(line)]
+        return 8*min(1, size) if pieces.count(a.piece) == 1 else 8
+    edges = [(i, i+1, -left_out(a), None) for i,a in enumerate(line)]
     images = [_frame(ink, atoms, [a.number for a in line[i:j]], box)
               for (i,j),box,_ in found]
     if images:
@@ -234,16 +249,17 @@ def _read_line(net, ink, atoms, line, sure, height):
         digits.append((found[k][1], images[k], probs[k], typical, certainty))
     return digits
 
-# %% ../nbs/numbers.ipynb #49328680
+# %% ../nbs/numbers.ipynb #18e352ba
 def _split_numbers(boxes, height):
     "Index of the number that each box of a line belongs to"
     middles = [(c.start+c.stop)/2 for _,c in boxes]
     half = [max(.6*height, _width(b))/2 for b in boxes]
     gaps = [middles[i+1]-half[i+1]-middles[i]-half[i] for i in range(len(boxes)-1)]
-    limit = min(max(.5*height, 2*np.median(gaps)), 1.2*height) if gaps else 0
+    usual = sorted(gaps)[(len(gaps)-1)//2] if gaps else 0 # Lower median
+    limit = min(max(.5*height, 2*usual), 1.2*height)
     return [0, *np.cumsum([g > limit for g in gaps]).tolist()]
 
-# %% ../nbs/numbers.ipynb #44761930
+# %% ../nbs/numbers.ipynb #2006d280
 @dataclass(repr=False)
 class FoundDigit(Prediction):
     "A digit and its place in a picture"
@@ -270,33 +286,26 @@ class FoundDigit(Prediction):
 
     def __repr__(self): return f'FoundDigit({self})'
 
-# %% ../nbs/numbers.ipynb #a6fe604e
+# %% ../nbs/numbers.ipynb #0b04e40f
 @dataclass(repr=False)
 class Numbers:
     "Everything that was read in a picture"
-    digits: list[FoundDigit]  # In reading order; empty if nothing looks like a digit
-    name: str                 # Name of the picture
-    picture: torch.Tensor = field(repr=False) # Grey [H,W] in [0,1], as it was read
-    scale: float = 1.         # Pixels of the source per pixel of `picture`
+    digits: list[FoundDigit] # In reading order; empty if nothing looks like a digit
+    name: str                # Name of the picture
+    picture: torch.Tensor    # Grey [H,W] in [0,1], as it was read
+    scale: float = 1.        # Pixels of the source per pixel of `picture`
 
     @property
-    def text(self)->str:
-        "The digits, with spaces between numbers and line breaks between lines"
-        parts, last = [], None
-        for d in self.digits:
-            if last:
-                apart = d.number != last.number
-                parts.append('\n' if d.line != last.line else ' '*apart)
-            parts.append(str(d.digit))
-            last = d
-        return ''.join(parts)
+    def text(self)->str: # Spaces between numbers, line breaks between lines
+        "The digits as text"
+        return _join(self.digits)
 
     @property
-    def unsure(self)->list[FoundDigit]:
-        "Digits that should be checked by eye"
+    def unsure(self)->list[FoundDigit]: # To be checked by eye
+        "Digits whose certainty is too low"
         return [d for d in self.digits if not d.is_sure]
 
-    def as_dict(self)->dict: # file, text, unsure and digits, for JSON
+    def as_dict(self)->dict: # file, text, unsure (a count) and digits, for JSON
         "Everything in plain Python types"
         return dict(file=self.name, text=self.text, unsure=len(self.unsure),
                     digits=[d.as_dict() for d in self.digits])
@@ -307,24 +316,19 @@ class Numbers:
         "Draw the picture with a box and the digit for each; orange: check by eye"
         return _plot_numbers(self, ax)
 
-    def _repr_png_(self): return _png(self.plot().figure)
-
-    def __str__(self):
-        text = ('\n' if '\n' in self.text else ' ')+(self.text or 'no digits')
-        doubt = ', '.join(map(str, self.unsure))
-        return f'{self.name}:{text}'+(f'\n  check by eye: {doubt}' if doubt else '')
-
+    def _repr_png_(self): return figure_png(self.plot().figure)
+    def __str__(self): return _describe(self)
     def __repr__(self): return f'Numbers({self})'
 
-# %% ../nbs/numbers.ipynb #c0732354
+# %% ../nbs/numbers.ipynb #dabf7c3a
 def _plot_numbers(numbers, ax):
     import matplotlib.pyplot as plt
-    h, w = numbers.picture.shape
+    (h, w), scale = numbers.picture.shape, numbers.scale
     if ax is None:
-        size = min(7, 1.5+w/80), min(7, max(1.2, h/w*7))
+        size = 5, min(6, 5*h/w+.4)
         ax = plt.figure(figsize=size, layout='constrained').subplots()
-    extent = 0, w*numbers.scale, h*numbers.scale, 0
-    ax.imshow((63*numbers.picture).round(), cmap='gray', vmin=0, vmax=63, extent=extent)
+    ax.imshow((31*numbers.picture).round(), cmap='gray', vmin=0, vmax=31,
+              interpolation='nearest', extent=(0, w*scale, h*scale, 0))
     for d in numbers.digits:
         (left, top, right, bottom), colour = d.box, 'C0' if d.is_sure else 'C1'
         ax.add_patch(plt.Rectangle((left, top), right-left, bottom-top, fill=False,
@@ -334,30 +338,37 @@ def _plot_numbers(numbers, ax):
     ax.set(xticks=[], yticks=[])
     return ax
 
-def _png(fig):
-    "A figure as the bytes of a PNG file"
-    import matplotlib.pyplot as plt
-    png = io.BytesIO()
-    fig.savefig(png, format='png')
-    plt.close(fig)
-    return png.getvalue()
+# %% ../nbs/numbers.ipynb #dea4996d
+def _join(digits):
+    parts = ['']
+    for last,d in zip([None, *digits], digits):
+        if last and d.line != last.line: parts.append('\n')
+        elif last and d.number != last.number: parts.append(' ')
+        parts.append(str(d.digit))
+    return ''.join(parts)
 
-# %% ../nbs/numbers.ipynb #1fd58949
+def _describe(numbers):
+    text, doubt = numbers.text or 'no digits', ', '.join(map(str, numbers.unsure))
+    gap = '\n' if '\n' in text else ' '
+    return f'{numbers.name}:{gap}{text}'+f'\n  check by eye: {doubt}'*bool(doubt)
+
+# %% ../nbs/numbers.ipynb #ce197a27
 def _find_digits(net, ink):
     "Digits in reading order: line and number, and what _read_line returns"
-    parts, boxes, height = _find_pieces(ink)
+    ink, parts, boxes, height = _find_pieces(ink)
     if not boxes: return
     whole = torch.stack([_frame(ink, parts, [n], b) for n,b in boxes.items()])
     scores = _certainty(*classify_images(net, whole)).tolist()
     sure = {n for n,s in zip(boxes, scores) if s > math.log(.9)}
     atoms, found = _make_atoms(ink, parts, boxes, sure, height)
-    lines = [_read_line(net, ink, atoms, [a for n in names for a in found[n]], sure, height)
-             for names in _find_lines(boxes, height)]
+    lines = ([a for n in names for a in found[n]]
+             for names in _find_lines(boxes, height))
+    lines = [_read_line(net, ink, atoms, line, sure, height) for line in lines]
     for i,line in enumerate(line for line in lines if line):
         numbers = _split_numbers([d[0] for d in line], height)
         yield from ((i, n, *digit) for n,digit in zip(numbers, line))
 
-# %% ../nbs/numbers.ipynb #309ab156
+# %% ../nbs/numbers.ipynb #8616e9c2
 def read_numbers(
     picture:Picture, # Picture of any number of digits, as for `read_picture`
     net:torch.nn.Module|None=None, # In evaluation mode; None: the pretrained network
@@ -369,10 +380,10 @@ def read_numbers(
     factor, large = min(160/min(grey.shape), 1024/max(grey.shape)), grey
     if factor > 1:
         large = F.interpolate(grey[None,None], scale_factor=factor, mode='bicubic')
-        large = large[0,0].clamp(0, 1)
-    found, digits = find_ink(large, name), []
-    to_source = scale*grey.shape[1]/large.shape[1]
-    for line,number,box,image,probs,typicality,certainty in _find_digits(net, found):
+        large = large[0,0].clamp(0, 1) # [H,W]
+    digits, to_source = [], scale*grey.shape[1]/large.shape[1]
+    for line,number,box,image,probs,typicality,certainty in _find_digits(
+            net, find_ink(large, name)):
         corners = box[1].start, box[0].start, box[1].stop, box[0].stop
         digits.append(FoundDigit(
             probs.argmax().item(), probs, image, name, typicality,

@@ -194,7 +194,7 @@ def _cropped_paper(x):
     low, high = x.flatten().quantile(torch.tensor([.02, .98])).tolist()
     near, dark = .1*(high-low), x < (low+high)/2
     two, even = torch.minimum((x-low).abs(), (x-high).abs()) < near, _is_even(x, near/2)
-    if even.float().mean() > .6 or not two[even].float().mean() > .65: return None
+    if even.float().mean() > .78 or not two[even].float().mean() > .65: return None
     def in_pieces(mask): # Share of its area outside the largest piece
         sizes = _label(mask).flatten().bincount()[1:]
         return 1-sizes.max()/sizes.sum()
@@ -236,10 +236,10 @@ def _energy_inside(ink):
     return (ink**2*inside).sum()
 
 # %% ../nbs/08_preprocessing.ipynb #b98a023f
-def _separate_ink(x):
+def _separate_ink(x, tight=True):
     "Ink [H,W], 0 where there is only paper, and the grey level of the paper [H,W]"
     paper = _uniform_paper(x)
-    if paper is None: paper = _cropped_paper(x)
+    if paper is None and tight: paper = _cropped_paper(x)
     if paper is not None:
         dark, light = (paper-x).clamp(min=0), (x-paper).clamp(min=0)
         ink = dark if dark.square().sum() > light.square().sum() else light
@@ -363,9 +363,10 @@ def _drop_flag(x):
 def find_ink(
     grey:torch.Tensor, # [H,W] float32 in [0,1], as from read_picture
     name:str='the picture', # Name in messages
+    tight:bool=False, # Whether a single digit may fill the picture to its edges
 )->torch.Tensor: # [H,W], 0 paper to 1 ink; InputError if blank or only noise
     "Ink of a picture, dark or light, on paper of any kind"
-    return _normalise(_separate_ink(grey)[0], name)
+    return _normalise(_separate_ink(grey, tight)[0], name)
 
 # %% ../nbs/08_preprocessing.ipynb #ac651eeb
 def frame_ink(
@@ -384,7 +385,7 @@ def preprocess_stages(
 )->dict[str, torch.Tensor]: # Name of each stage to [H,W] in [0,1]
     "All intermediate results: grey, ink, cleaned, enlarged, stroke width, framed"
     grey, name = read_picture(source)
-    ink = find_ink(grey, name)
+    ink = find_ink(grey, name, tight=True)
     cleaned = _remove_specks(ink)
     if not cleaned.max() > .5:
         raise InputError(f'{name} holds no digit; use another picture')

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from drawings import drawn
+from drawings import beside, drawn
 from fastcore.docments import docments
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import zeros
 
@@ -223,6 +224,18 @@ def test_predict_prints_a_line_for_each_file_and_goes_on(shell, here):
     assert (status, err) == (0, '') and found.keys() == {'file', 'digit', 'probs', 'typicality', 'is_digit'}
     assert (found['file'], found['digit']) == ('5.png', 5)
     assert len(found['probs']) == 10 and sum(found['probs']) == pytest.approx(1, abs=1e-4)
+
+
+def test_predict_reads_numbers(shell, here):
+    Image.fromarray(255-beside('208')).save('208.png')
+    Image.new('L', (90, 90), 255).save('blank.png')
+    status, out, err = shell('s5_predict', '--numbers', '208.png', 'blank.png')
+    assert (status, out) == (1, '208.png: 208\n') and err.startswith('s5_predict: blank.png is blank')
+    assert '\n  check by eye: 2 (' in shell('s5_predict', '--numbers', '208.png', '--at-least', '1')[1]
+    found = json.loads(shell('s5_predict', '--numbers', '208.png', '--json')[1])
+    assert (found['file'], found['text'], found['unsure'], len(found['digits'])) == ('208.png', '208', 0, 3)
+    status, out, err = shell('s5_predict', '208.png')
+    assert status == 1 and 'or read_numbers' in err
 
 
 def test_predict_refuses_a_folder_without_a_run(shell, here):

@@ -1,0 +1,175 @@
+"""Every digit in a picture: lines and gaps, digits that touch, what is marked, and what is refused."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from drawings import beside, drawn, file_of
+from PIL import Image, ImageDraw
+
+import s5_mnist
+from s5_mnist.core import InputError
+from s5_mnist.numbers import Numbers, _best_path, _find_cuts, _split_numbers, compose_number, read_numbers
+
+
+def slow(*values):
+    "A parameter of a test that runs only with --slow"
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def sheet(rows, size=(900, 500), paper=255):
+    "Drawn digits on paper: rows of (digits, left, top), dark on light"
+    im = Image.new('L', size, paper)
+    for digits, left, top in rows:
+        row = Image.fromarray(255-beside(digits))
+        im.paste(row.resize((row.width//2, row.height//2)), (left, top))
+    return im
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('inverted', [False, True])
+def test_lines_and_gaps(net, inverted):
+    im = sheet([('208', 20, 20), ('57', 500, 30), ('9364', 60, 260)])
+    found = read_numbers(Image.fromarray(255-np.asarray(im)) if inverted else im, net)
+    assert found.text == '208 57\n9364' and found.unsure == []
+    assert [(d.line, d.number) for d in found.digits] == [(0, 0)]*3+[(0, 1)]*2+[(1, 0)]*4
+
+
+def test_boxes_are_in_pixels_of_the_picture(net):
+    im = sheet([('208', 40, 20)]).resize((2700, 1500))
+    for source in (im, np.asarray(im), file_of(im)):
+        left, top, right, bottom = read_numbers(source, net).digits[0].box
+        ink = np.asarray(im)[:, :right+10] < 128
+        rows, columns = ink.any(1).nonzero()[0], ink.any(0).nonzero()[0]
+        assert max(abs(top-rows[0]), abs(bottom-rows[-1]), abs(left-columns[0])) < 15
+
+
+def test_a_single_digit_is_a_number(net):
+    for digit in '0123456789':
+        found = read_numbers(drawn(digit), net)
+        assert found.text == digit and found.digits[0].certainty > .5
+
+
+def test_a_rule_and_specks_are_left_out(net):
+    im = sheet([('208', 40, 20)])
+    ImageDraw.Draw(im).line((10, 170, 890, 170), fill=0, width=4)
+    ImageDraw.Draw(im).ellipse((600, 60, 606, 66), fill=0)
+    assert read_numbers(im, net).text == '208'
+
+
+def test_a_detached_bar_belongs_to_its_digit(net):
+    five = np.asarray(drawn('5', 14)).copy()
+    rows = (five < 128).any(1).nonzero()[0]
+    five[rows[0]+16:rows[0]+22] = 255
+    assert read_numbers(five, net).text == '5'
+
+
+@pytest.mark.parametrize('digits', ['42', slow('83'), slow('96')])
+def test_digits_that_touch_are_split_or_marked(digits, net):
+    "A bar of ink joins them"
+    a = beside(digits, 14, 6).copy()
+    a[120:134, 120:200] = np.maximum(a[120:134, 120:200], 255*(a[120:134, 120:200].max() > 0))
+    found = read_numbers(a, net)
+    assert found.text == digits or found.unsure
+
+
+def test_any_network_will_do(net):
+    class Plain(torch.nn.Module):
+        def forward(self, x): return net(x)
+    found = read_numbers(sheet([('208', 40, 20)]), Plain())
+    assert found.text == '208' and found.digits[0].typicality is None
+
+
+# --- what it is made of -----------------------------------------------------------------------------------------
+
+def test_the_best_path_and_its_lead():
+    edges = [(0, 1, -1., 'a'), (1, 2, -1., 'b'), (0, 2, -5., 'ab')]
+    assert [(e[3], lead) for e, lead in _best_path(2, edges)] == [('a', 3.), ('b', 3.)]
+    assert [(e[3], lead) for e, lead in _best_path(2, [*edges, (0, 2, -1.5, 'whole')])] == [('whole', .5)]
+
+
+def test_a_cut_avoids_ink():
+    ink = torch.zeros(40, 60)
+    ink[:, 5:20] = ink[:, 40:55] = 1
+    ink[18:22] = 1                                                # A bridge
+    path, crossed = min(_find_cuts(ink, 40.), key=lambda c: c[1])
+    assert ((path >= 19) & (path <= 40)).all() and .05 < crossed < .2
+
+
+def test_gaps_split_numbers():
+    def boxes(*lefts): return [(slice(0, 40), slice(x, x+30)) for x in lefts]
+    assert _split_numbers(boxes(0, 35, 70, 140, 175), 40) == [0, 0, 0, 1, 1]
+    assert _split_numbers(boxes(0, 50, 100, 150), 40) == [0, 0, 0, 0]
+    assert _split_numbers(boxes(0), 40) == [0]
+
+
+def test_composed_numbers_repeat(small):
+    one, two, other = (compose_number(small.train_x[:4], torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    assert one.equal(two) and (one.dtype, one.shape[0]) == (torch.uint8, 110)
+    assert other.shape != one.shape or not other.equal(one)
+
+
+# --- what comes out ---------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def found(net):
+    return read_numbers(sheet([('208', 20, 20), ('57', 500, 30)]), net, at_least=1)
+
+
+def test_the_result_in_words(found):
+    assert isinstance(found, Numbers) and len(found.unsure) == len(found.digits) == 5 # No certainty is 1
+    assert str(found).startswith('the Image: 208 57\n  check by eye: 2 (') and repr(found) == f'Numbers({found})'
+    assert found._repr_png_().startswith(b'\x89PNG')
+
+
+def test_the_result_for_json(found):
+    read = json.loads(json.dumps(found.as_dict()))
+    assert (read['file'], read['text'], read['unsure']) == ('the Image', '208 57', 5)
+    assert read['digits'][3].keys() == {'file', 'digit', 'probs', 'typicality', 'is_digit', 'box', 'line', 'number',
+                                        'certainty', 'is_sure'}
+    assert [(d['digit'], d['number']) for d in read['digits']] == [(2, 0), (0, 0), (8, 0), (5, 1), (7, 1)]
+
+
+def test_the_boxes_are_drawn(found):
+    ax = found.plot()
+    assert len(ax.patches) == 5 and [t.get_text() for t in ax.texts] == list('20857')
+
+
+def test_a_sure_result_names_nothing_to_check(net):
+    assert str(read_numbers(sheet([('208', 20, 20)]), net, at_least=0)) == 'the Image: 208'
+
+
+# --- what is refused --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('source, said', [
+    (np.full((90, 90), 255, np.uint8), 'the ndarray is blank'), (None, 'the NoneType is not a picture'),
+    ('nowhere.png', 'nowhere.png does not exist'), (torch.zeros(2, 30, 30), r'found \[2, 30, 30\]'), (b'x', 'known format')])
+def test_bad_pictures_are_refused(source, said):
+    with pytest.raises(InputError, match=said):
+        read_numbers(source)
+
+
+def test_bad_options_are_refused(net):
+    with pytest.raises(InputError, match='at_least'):
+        read_numbers(drawn('2'), net, 90)
+    with pytest.raises(InputError, match='net must be a torch module, found str'):
+        read_numbers(drawn('2'), 'best')
+
+
+def test_it_is_part_of_the_surface():
+    assert s5_mnist.read_numbers is read_numbers
+
+
+# --- MNIST ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.mnist
+@pytest.mark.parametrize('n', [10, slow(200)])
+def test_composed_numbers_are_read(n, mnist, net):
+    g, right, marked = torch.Generator().manual_seed(0), 0, 0
+    for _ in range(n):
+        i = torch.randint(10_000, (int(torch.randint(3, 9, (), generator=g)),), generator=g)
+        found = read_numbers(compose_number(mnist.test_x[i], g), net)
+        right += found.text == ''.join(map(str, mnist.test_y[i].tolist()))
+        marked += bool(found.unsure)
+    assert right >= .8*n and marked <= .6*n
