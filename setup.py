@@ -8,7 +8,7 @@ here = Path(__file__).parent
 ini = ConfigParser(delimiters=['='])
 ini.read(here/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
-export = cfg['export_requirements'].split()
+export, widget = (cfg[f'{name}_requirements'].split() for name in ('export', 'widget'))
 # PyPI and other sites load the pictures of README from the repository
 pictures = f'{cfg["git_url"]}/raw/{cfg["branch"]}/index_files'
 
@@ -24,10 +24,10 @@ setup(
     license='Apache-2.0',
     keywords=cfg['keywords'].split(),
     packages=find_packages(include=['s5_mnist', 's5_mnist.*']),
-    package_data={'s5_mnist': ['*.safetensors']},
+    package_data={'s5_mnist': ['*.safetensors', '*.js', '*.css']},
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg['requirements'].split(),
-    extras_require={'export': export, 'dev': cfg['dev_requirements'].split() + export},
+    extras_require={'export': export, 'widget': widget, 'dev': cfg['dev_requirements'].split() + export + widget},
     entry_points={'console_scripts': cfg['console_scripts'].split(),
                   'nbdev': [f'{cfg["lib_name"]}={cfg["lib_name"]}._modidx:d']},
     classifiers=['Development Status :: 4 - Beta', 'Intended Audience :: Education',

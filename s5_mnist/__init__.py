@@ -23,6 +23,7 @@ _MODULES = {
     'typicality': 'measure_typicality fit_typicality make_non_digits load_typicality_head',
     'inference': 'Prediction predict feature_maps occlusion_map export_onnx',
     'numbers': 'Numbers read_numbers compose_number',
+    'widget': 'DrawDigit',
     'benchmark': 'measure_speed',
     'sweeps': 'sweep read_sweep sweep_table',
 }

@@ -20,7 +20,7 @@ PACKAGE = ROOT/'s5_mnist'
 BIN = Path(sysconfig.get_path('scripts'))
 # From the lowest layer up: a module may import only modules to its left
 ORDER = ('core device digits data model utils distributed training augment selection recipes checkpoints runs pretrained '
-         'preprocessing typicality inference numbers timing benchmark validation sweeps cli').split()
+         'preprocessing typicality inference numbers widget timing benchmark validation sweeps cli').split()
 MAX_LINES, MAX_WIDTH = 400, 88
 
 

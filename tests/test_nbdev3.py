@@ -28,8 +28,9 @@ def nbdev3(tmp_path_factory, copy):
                               capture_output=True, text=True, check=True).stdout.strip()
     (Path(packages)/'others.pth').write_text(sysconfig.get_path('purelib'))
     project = shutil.copytree(copy, folder/'project', ignore=shutil.ignore_patterns('_proc', '_docs'))
-    for weights in (ROOT/'s5_mnist').glob('*.safetensors'):
-        shutil.copy(weights, project/'s5_mnist')
+    for path in (ROOT/'s5_mnist').iterdir():
+        if path.suffix in ('.safetensors', '.js', '.css'):
+            shutil.copy(path, project/'s5_mnist')
 
     def run(command, *args):
         env = {**os.environ, 'PYTHONPATH': str(project), 'MPLBACKEND': 'Agg'}

@@ -93,7 +93,7 @@ def test_outputs_are_clean(path):
             v for k, v in o.get('data', {}).items() if k != 'image/png']} for o in cell['outputs']])
         bad = re.search(r'(?<![\w:/.])/(root|home|tmp|work|Users|opt|var)/|Traceback \(most recent|Warning:', out)
         assert not bad, f'{path.name} cell {i}: {bad.group()}'
-        assert not any(WIDGET in o.get('data', {}) for o in cell['outputs']), f'{path.name} cell {i} holds a bar'
+        assert not any(WIDGET in o.get('data', {}) for o in cell['outputs']), f'{path.name} cell {i} holds a widget; clear it'
         assert all(o.get('name') != 'stderr' for o in cell['outputs']), f'{path.name} cell {i} writes to stderr'
         if marked(cell, 'slow', 'mnist') and 'print' in source(cell):
             assert cell['outputs'], f'{path.name} cell {i} was never run'
