@@ -75,7 +75,7 @@ class Parsers:
         self.net = Net().eval()
         self.idx = bytes([0, 0, 8, 3, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5])+bytes(60)
         self.pictures = self._pictures()
-        core.write_csv(self.folder/'rows.csv', [sweeps._sweep_row(self.run, 'generated digits')])
+        core.write_csv(self.folder/'rows.csv', [sweeps._sweep_row(self.run, self.small, None)])
         self.rows = (self.folder/'rows.csv').read_bytes()
 
     def _partway(self):
