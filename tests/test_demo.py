@@ -143,8 +143,8 @@ def site(tmp_path_factory, serve):
 
 
 @pytest.fixture
-def opened(browser, runtime, site):
-    "A function that opens the page; files of the network come from the npm package, or are refused"
+def new_page(browser, runtime):
+    "A function that makes an empty page; files of the network come from the npm package, and some may be refused"
     pages = []
 
     def answer(route):
@@ -152,22 +152,31 @@ def opened(browser, runtime, site):
         kind = 'application/wasm' if name.endswith('wasm') else 'text/javascript'
         route.fulfill(body=runtime[name], content_type=kind, headers={'Access-Control-Allow-Origin': '*'})
 
-    def open_(ready=True, refuse=None, motion='reduce', **options):
-        page = browser.new_page(reduced_motion=motion, **options)
+    def make(refuse=None, **options):
+        page = browser.new_page(**options)
         page.errors = []
         page.on('console', lambda m: page.errors.append(m.text) if m.type == 'error' else None)
         page.on('pageerror', lambda e: page.errors.append(str(e)))
         page.route(RUNTIME+'**', answer)
         if refuse:
             page.route(refuse, lambda route: route.abort())
+        pages.append(page)
+        return page
+    yield make
+    for page in pages:
+        page.close()
+
+
+@pytest.fixture
+def opened(new_page, site):
+    "A function that opens the page"
+    def open_(ready=True, refuse=None, motion='reduce', **options):
+        page = new_page(refuse, reduced_motion=motion, **options)
         page.goto(site)
         if ready:
             page.wait_for_selector('body[data-ready]')
-        pages.append(page)
         return page
-    yield open_
-    for page in pages:
-        page.close()
+    return open_
 
 
 def draw(page, digit):
@@ -699,3 +708,21 @@ def test_every_part_is_legible_and_fits(width, scheme, opened):
         assert page.evaluate(FAINT) == {}, layer
         assert page.evaluate('() => document.documentElement.scrollWidth') <= width, layer
     assert page.errors == []
+
+
+@pytest.mark.slow
+def test_the_visitor_s_drawing_can_be_distorted(opened):
+    "The page's own digit is not offered; what the visitor draws is, and it follows the drawing"
+    page = opened()
+    page.evaluate("document.getElementById('augment').scrollIntoView()")
+    page.wait_for_selector('#augment .digits button')
+    mine = page.locator('#augment .digits [title="your drawing"]')
+    assert mine.count() == 0
+    page.evaluate("document.getElementById('drawing').scrollIntoView()")
+    page.click('#drawing .clear')
+    draw(page, '4')
+    answer(page, '4')
+    page.evaluate("document.getElementById('augment').scrollIntoView()")
+    mine.click()
+    page.wait_for_selector('#augment .says:has-text("4, with")')
+    assert not page.errors

@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT, idx_bytes
 from demo_assets import COLUMNS, MODULE, SPRITE, file_facts, measured, module, votes
 from PIL import Image
-from test_demo import RUNTIME, runtime # noqa: F401 (a fixture)
+from test_demo import new_page, runtime # noqa: F401 (fixtures)
 
 from s5_mnist.augment import random_elastic
 from s5_mnist.pretrained import load_pretrained, pretrained_report
@@ -139,30 +139,14 @@ def site(tmp_path_factory, serve):
 
 
 @pytest.fixture
-def opened(browser, runtime, site): # noqa: F811
-    "A function that opens the page of a part; files of the runtime come from the npm package, or are refused"
-    pages = []
-
-    def answer(route):
-        name = route.request.url.removeprefix(RUNTIME)
-        kind = 'application/wasm' if name.endswith('wasm') else 'text/javascript'
-        route.fulfill(body=runtime[name], content_type=kind, headers={'Access-Control-Allow-Origin': '*'})
-
+def opened(new_page, site): # noqa: F811
+    "A function that opens the page of a part"
     def open_(part, refuse=None, **options):
-        page = browser.new_page(**options)
+        page = new_page(refuse, **options)
         page.set_default_timeout(120_000)                          # For machines with other work
-        page.errors = []
-        page.on('console', lambda m: page.errors.append(m.text) if m.type == 'error' else None)
-        page.on('pageerror', lambda e: page.errors.append(str(e)))
-        page.route(RUNTIME+'**', answer)
-        if refuse:
-            page.route(refuse, lambda route: route.abort())
         page.goto(f'{site}/{part}.html')
-        pages.append(page)
         return page
-    yield open_
-    for page in pages:
-        page.close()
+    return open_
 
 
 def tile(page, selector):

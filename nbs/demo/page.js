@@ -87,13 +87,14 @@ const sight = new IntersectionObserver(entries => {
   for (const { target, isIntersecting } of entries) visible[isIntersecting ? 'add' : 'delete'](target.id)
   showParts()
 }, { rootMargin: '200px' })
-for (const id of ['inside', 'preparation']) sight.observe(find(id))
+for (const id of ['inside', 'preparation', 'augment']) sight.observe(find(id))
 
 const drawn = {} // What each part shows; it is not drawn twice, because that would take the focus from its buttons
 function showParts() {
   const isNew = id => visible.has(id) && parts[id] && drawn[id] !== current && (drawn[id] = current)
   if (isNew('inside')) parts.inside.show(current.found ? current : null, network?.weights)
   if (isNew('preparation')) parts.preparation.show(current.pictures, current.text)
+  if (current.image && !own && isNew('augment')) parts.augment.offer(Float32Array.from(current.image, v => v / 255))
 }
 
 // --- the drawing, and the digits that the page draws by itself
@@ -162,7 +163,7 @@ part('preparation', './preparation.js', (place, { mountPreparation }) => parts.p
   onExample(strokes, pen) { stop(true); drawing.set(strokes, pen) },
 })).then(again)
 part('quiz', './quiz.js', (place, { mountQuiz }) => mountQuiz(place, loading))
-part('augment', './augment.js', (place, { mountAugment }) => mountAugment(place, loading))
+part('augment', './augment.js', (place, { mountAugment }) => parts.augment = mountAugment(place, loading))
 part('check', './check.js', (place, { mountCheck }) => mountCheck(place, loading))
 function again() { changed(drawing.strokes, drawing.image()) }
 loading.then(found => {
