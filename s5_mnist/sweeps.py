@@ -292,7 +292,7 @@ def fold_table(
 )->Table: # One row per candidate, each compared with the first on its own folds
     "Compare candidates on the training images that they have not seen"
     base, *_ = candidates.values()
-    headers = ['candidate', 'folds', 'misread', 'of', 'difference, %', '95 % interval',
+    headers = ['candidate', 'runs', 'misread', 'of', 'difference, %', '95 % interval',
                'loss, 10⁻³', 'difference', 's/run']
     return Table(headers, [_fold_line(name, base, r) for name,r in candidates.items()])
 
