@@ -292,15 +292,15 @@ def fold_table(
 )->Table: # One row per candidate, each compared with the first on its own folds
     "Compare candidates on the training images that they have not seen"
     base, *_ = candidates.values()
-    headers = ['candidate', 'runs', 'misread', 'of', 'difference, %', '95 % interval',
-               'loss, 10⁻³', 'difference', 's/run']
+    headers = ['candidate', 'misread', 'of', 'change, %', '95 % interval', 'loss, 10⁻³',
+               'change', 's/run']
     return Table(headers, [_fold_line(name, base, r) for name,r in candidates.items()])
 
 def _fold_line(name, base, rows):
     pair, losses = _compare(base, rows)
     wrong = sum(len(misread_images(r)) for r in rows)
     mean = 1e3*statistics.mean(float(r['loss']) for r in rows)
-    own = [str(len(rows)), str(wrong), f'{pair.n:,}']
+    own = [str(wrong), f'{pair.n:,}']
     seconds = f'{_median_seconds(rows):.0f}'
     if rows is base: return [name, *own, '', '', f'{mean:.2f}', '', seconds]
     difference, low, high = (f'{v:+.3f}' for v in pair[-3:])

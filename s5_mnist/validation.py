@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from .core import Folds, InputError, check
 from .data import DigitData
 
-# %% ../nbs/validation.ipynb #41156d35
+# %% ../nbs/validation.ipynb #d1b71108
 def fold_positions(
     n:int, # Number of training images
     folds:int, # Number of folds, 2 to 100
@@ -25,7 +25,7 @@ def fold_positions(
     order = torch.randperm(n, generator=torch.Generator().manual_seed(123))
     return [part.sort().values for part in order.tensor_split(folds)]
 
-# %% ../nbs/validation.ipynb #bcbcf772
+# %% ../nbs/validation.ipynb #8f70994f
 def fold_data(
     data:DigitData, # Data set
     folds:int, # Number of folds, 2 to 100
@@ -38,7 +38,7 @@ def fold_data(
                          name=f'{data.name}, fold {fold+1} of {folds}')
     return data, parts[fold]
 
-# %% ../nbs/validation.ipynb #48844f31
+# %% ../nbs/validation.ipynb #acec0eee
 class PairedDifference(NamedTuple):
     "How two candidates differ on the same images"
     n: int            # Number of images
@@ -48,7 +48,7 @@ class PairedDifference(NamedTuple):
     low: float        # Lower end of its 95 % confidence interval
     high: float       # Upper end
 
-# %% ../nbs/validation.ipynb #fd07e14d
+# %% ../nbs/validation.ipynb #6a0c8421
 def paired_difference(
     first:set, # Images misread by the first candidate
     second:set, # Images misread by the second
@@ -61,7 +61,7 @@ def paired_difference(
     half = 1.96*(a+b-(b-a)**2/n)**.5
     return PairedDifference(n, a, b, *(100*d/n for d in (b-a, b-a-half, b-a+half)))
 
-# %% ../nbs/validation.ipynb #3d20de2c
+# %% ../nbs/validation.ipynb #2a9936e9
 def best_logit_scale(
     probs:torch.Tensor, # [N,10] float, probabilities of the digits
     y:torch.Tensor, # [N] int64, labels
