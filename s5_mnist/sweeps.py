@@ -293,7 +293,7 @@ def fold_table(
     "Compare candidates on the training images that they have not seen"
     base, *_ = candidates.values()
     headers = ['candidate', 'misread', 'of', 'change, %', '95 % interval', 'loss, 10⁻³',
-               'change', 's/run']
+               'change']
     return Table(headers, [_fold_line(name, base, r) for name,r in candidates.items()])
 
 def _fold_line(name, base, rows):
@@ -301,8 +301,7 @@ def _fold_line(name, base, rows):
     wrong = sum(len(misread_images(r)) for r in rows)
     mean = 1e3*statistics.mean(float(r['loss']) for r in rows)
     own = [str(wrong), f'{pair.n:,}']
-    seconds = f'{_median_seconds(rows):.0f}'
-    if rows is base: return [name, *own, '', '', f'{mean:.2f}', '', seconds]
+    if rows is base: return [name, *own, '', '', f'{mean:.2f}', '']
     difference, low, high = (f'{v:+.3f}' for v in pair[-3:])
     return [name, *own, difference, f'{low} to {high}', f'{mean:.2f}',
-            f'{statistics.mean(losses):+.2f}', seconds]
+            f'{statistics.mean(losses):+.2f}']
