@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['NEWTON_SCHULZ', 'RECIPES', 'Recipe', 'get_recipe', 'recipe_from_fields', 'parse_changes', 'newton_schulz', 'Muon',
-           'make_optimizer', 'StagedNet', 'zero_outer_weights', 'scale_logits', 'TrainingParts', 'build_training',
-           'training_phases']
+           'make_optimizer', 'rewind', 'StagedNet', 'zero_outer_weights', 'scale_logits', 'TrainingParts',
+           'build_training', 'end_cycle', 'training_phases']
 
 # %% ../nbs/05_recipes.ipynb #0e4e8c18
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -27,6 +28,7 @@ from .device import ComputeOptions
 from .distributed import ShardedBatches, rank, world_size
 from .model import Net, init_weights
 from .selection import hardest_images
+from .training import History
 
 # %% ../nbs/05_recipes.ipynb #b1d6a91b
 NEWTON_SCHULZ = dict( # Coefficients of each step in Muon's iteration, explained below
@@ -38,7 +40,7 @@ NEWTON_SCHULZ = dict( # Coefficients of each step in Muon's iteration, explained
 class Recipe:
     "Every choice of a training run; the defaults are the assignment's"
     name: str = 's5'                       # What to call it, one word
-    epochs: Epochs = 20                    # Passes over the training images
+    epochs: Epochs = 20                    # Passes over the training images, in all
     bs: BatchSize = 512                    # Images in a batch
     skip_easy_frac: Float(0, .99) = 0.     # Fraction left out, the easiest images
     subset_frac: Float(1e-4, 1) = 1.       # Fraction of the others drawn each epoch
@@ -53,9 +55,11 @@ class Recipe:
     step_size: Epochs = 15                 # Epochs before the step
     gamma: Float(1e-6, 1) = 0.1            # Factor of the step
     warmup_frac: Float(.01, .99) = 0.3     # Fraction of the steps going up
+    cycles: Int(1, 99) = 1                 # Networks to average, one per cycle
+    cycle_epochs: Int(0, 99_999) = 0       # Epochs of every cycle after the first
     init: Literal['default', 'orthogonal'] = 'default' # Initial weights
     augment: Literal[tuple(AUGMENTS)] = 's5' # Augmentation of the training images
-    mild_aug_epochs: Int(0, 99_999) = 0    # Final epochs with 0.3 of its amounts
+    mild_aug_epochs: Int(0, 99_999) = 0    # Last of a cycle with 0.3 of its amounts
     label_smoothing: Float(0, .99) = 0.    # Fraction of the target given to all digits
     center_crop_frac: Float(0, 1) = 0.     # Fraction of the run, at first, on crops
     frozen_frac: Float(0, 1) = 0.          # Final fraction with conv1, conv2 frozen
@@ -63,15 +67,33 @@ class Recipe:
     seed: Seed = 0                         # Of weights, order and augmentation
     n_valid: ValidationSize = 0            # Training images kept to score on
 
+    @property
+    def first_end(self)->int:
+        "Epochs of the first cycle"
+        return self.epochs-(self.cycles-1)*self.cycle_epochs
+
     def __post_init__(self): _check_recipe(self)
 
 # %% ../nbs/05_recipes.ipynb #5154e6ee
 def _check_recipe(recipe):
     for f in fields(recipe): check(getattr(recipe, f.name), f.type, f.name)
+    _check_cycles(recipe)
     _check_mild_augmentation(recipe)
     if not recipe.name.isidentifier() or len(recipe.name) > 60:
         raise InputError(f'name must be a single word of at most 60 characters, '
                          f'got {shown(recipe.name)}')
+
+# %% ../nbs/05_recipes.ipynb #95168059
+def _check_cycles(recipe):
+    "Later cycles repeat the end of the first, by a schedule that counts batches"
+    r = recipe
+    if r.cycles > 1 and r.schedule == 'step':
+        raise InputError(f'cycles must be 1 with the schedule step, got {r.cycles}; '
+                         'choose onecycle or linear')
+    if r.cycles > 1 and not 0 < r.cycle_epochs < r.first_end:
+        raise InputError(f'epochs must be enough for a first cycle and {r.cycles-1} '
+                         f'shorter ones of cycle_epochs >= 1, got epochs={r.epochs}, '
+                         f'cycle_epochs={r.cycle_epochs}')
 
 # %% ../nbs/05_recipes.ipynb #27d6ba6e
 def _check_mild_augmentation(recipe):
@@ -80,9 +102,9 @@ def _check_mild_augmentation(recipe):
     if mild and recipe.augment not in scalable:
         raise InputError(f'mild_aug_epochs must be 0 unless augment is one of '
                          f'{", ".join(scalable)}; got {mild} with {recipe.augment}')
-    if mild >= recipe.epochs:
-        raise InputError(f'mild_aug_epochs must be below epochs={recipe.epochs}, '
-                         f'got {mild}')
+    if mild >= recipe.first_end:
+        raise InputError(f'mild_aug_epochs must be below {recipe.first_end}, the epochs '
+                         f'of the first cycle; got {mild}')
 
 # %% ../nbs/05_recipes.ipynb #f759a936
 RECIPES = {r.name: r for r in (
@@ -92,10 +114,11 @@ RECIPES = {r.name: r for r in (
            weight_decay=5e-4, schedule='linear', warmup_frac=0.1, init='orthogonal',
            augment='shift1', label_smoothing=0.1, center_crop_frac=0.975,
            frozen_frac=0.6),
-    Recipe('best', epochs=30, bs=128, lr=0.05, muon_lr=0.02, muon_weight_decay=0.1,
-           nesterov=True, weight_decay=5e-4, schedule='onecycle', init='orthogonal',
-           augment='elastic', mild_aug_epochs=4, label_smoothing=0.05,
-           center_crop_frac=0.5, logit_scale=1.75))}
+    Recipe('best', epochs=27, bs=128, skip_easy_frac=0.4, lr=0.05, muon_lr=0.02,
+           muon_weight_decay=0.1, nesterov=True, weight_decay=5e-4, schedule='onecycle',
+           cycles=4, cycle_epochs=5, init='orthogonal', augment='elastic',
+           mild_aug_epochs=2, label_smoothing=0.05, center_crop_frac=0.5,
+           logit_scale=2.))}
 
 # %% ../nbs/05_recipes.ipynb #f055add9
 def _check_fields(names):
@@ -106,14 +129,15 @@ def get_recipe(
     recipe:str|Recipe='fast', # Name in RECIPES, or a Recipe
     **changes, # Fields to change, such as epochs=3
 )->Recipe: # InputError if the name, a field or a value is not allowed
-    "A recipe by name, with changes; mild_aug_epochs scales with epochs"
+    "A recipe by name, with changes; numbers of epochs keep their share of the total"
     if not isinstance(recipe, Recipe):
         recipe = RECIPES[check(recipe, RecipeName, 'recipe')]
     _check_fields(changes)
-    if recipe.mild_aug_epochs and 'epochs' in changes:
-        epochs = check(changes['epochs'], Epochs, 'epochs')
-        mild = round(recipe.mild_aug_epochs*epochs/recipe.epochs)
-        changes = dict(mild_aug_epochs=min(mild, epochs-1)) | changes
+    if 'epochs' in changes:
+        share = check(changes['epochs'], Epochs, 'epochs')/recipe.epochs
+        mild, cycle = round(recipe.mild_aug_epochs*share), int(recipe.cycle_epochs*share)
+        changes = dict(mild_aug_epochs=mild, cycle_epochs=cycle,
+                       cycles=recipe.cycles if cycle else 1) | changes
     return replace(recipe, **changes)
 
 # %% ../nbs/05_recipes.ipynb #4f06b197
@@ -206,10 +230,19 @@ def make_optimizer(
     else: opt = SGD(net.parameters(), r.lr, r.momentum, weight_decay=r.weight_decay,
                     nesterov=r.nesterov, fused=fused)
     if r.schedule == 'step': return opt, StepLR(opt, r.step_size, gamma=r.gamma)
-    total, shape = r.epochs*steps+1, 'linear' if r.schedule == 'linear' else 'cos'
+    total, shape = r.first_end*steps+1, 'linear' if r.schedule == 'linear' else 'cos'
     return opt, OneCycleLR(opt, [g['lr'] for g in opt.param_groups], total_steps=total,
                            pct_start=max(r.warmup_frac, 2/total), # At least one step
                            anneal_strategy=shape, cycle_momentum=False)
+
+# %% ../nbs/05_recipes.ipynb #c050523d
+def rewind(
+    sched:LRScheduler, # Schedule that has a learning rate for each step
+    steps:int, # How many steps to go back
+)->None:
+    "Let a schedule go back by some steps, and the learning rates with it"
+    sched.last_epoch -= steps+1
+    sched.step()
 
 # %% ../nbs/05_recipes.ipynb #47c791b0
 class StagedNet(torch.nn.Module):
@@ -217,13 +250,14 @@ class StagedNet(torch.nn.Module):
     def __init__(self,
         net:Net, # Network to train, changed in place
         recipe:Recipe, # Its center_crop_frac and frozen_frac
-        steps:int, # Number of training steps of the whole run
+        steps:int, # Number of training steps of the first cycle
         step:int=0, # Number of training steps already done, in a resumed run
     ):
         super().__init__()
         self.net, self.step = net, step
         self.crop_steps = round(recipe.center_crop_frac*steps)
-        self.frozen_from = steps-round(recipe.frozen_frac*steps)
+        self.frozen_from = (steps-round(recipe.frozen_frac*steps) if recipe.frozen_frac
+                            else math.inf)
 
     def forward(self, x:torch.Tensor)->torch.Tensor: # [B,1,28,28] to logits [B,10]
         net, step = self.net, self.step
@@ -296,14 +330,34 @@ def _recipe_loaders(recipe, data, device, g):
     return dls._replace(train=Batches(x[keep], y[keep], recipe.bs, True, augment, g,
                                       device, frac))
 
+# %% ../nbs/05_recipes.ipynb #cf207340
+@torch.no_grad()
+def end_cycle(
+    recipe:Recipe, # What to do
+    parts:TrainingParts, # What it is done with; the optimiser keeps the mean
+)->None:
+    "Add a network to the mean of those before, and start the next cycle"
+    for p in parts.net.parameters():
+        state = parts.opt.state[p]
+        state['averaged'] = k = state.get('averaged', 0)+1
+        mean = state.setdefault('mean', torch.zeros_like(p)).lerp_(p, 1/k)
+        if k == recipe.cycles: p.copy_(mean)
+    if k < recipe.cycles: rewind(parts.sched, recipe.cycle_epochs*len(parts.dls.train))
+
 # %% ../nbs/05_recipes.ipynb #8732be98
 def training_phases(
     recipe:Recipe, # What to do
-    train_dl:Iterable, # Training batches; the last phase changes their augmentation
+    parts:TrainingParts, # What it is done with, changed between the phases
+    hist:History, # One row per epoch done so far, also in a resumed run
 )->Iterator[int]: # Number of epochs at the end of each phase
-    "Train with full augmentation first, then with a milder one"
-    train_dl = getattr(train_dl, 'dl', train_dl) # Inside ShardedBatches
-    if recipe.mild_aug_epochs:
-        yield recipe.epochs-recipe.mild_aug_epochs
-        train_dl.augment = partial(AUGMENTS[recipe.augment], strength=.3)
-    yield recipe.epochs
+    "Train with full augmentation, then with a milder one, in each cycle"
+    dl = getattr(parts.dls.train, 'dl', parts.dls.train) # Inside ShardedBatches
+    full, mild = dl.augment, partial(AUGMENTS[recipe.augment], strength=.3)
+    for end in range(recipe.first_end, recipe.epochs+1, recipe.cycle_epochs or 1):
+        if recipe.mild_aug_epochs:
+            dl.augment = full
+            yield end-recipe.mild_aug_epochs
+            dl.augment = mild
+        yield end
+        just_ended = len(hist.rows) == end and hist.state is None
+        if recipe.cycles > 1 and just_ended: end_cycle(recipe, parts)

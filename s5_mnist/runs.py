@@ -272,12 +272,12 @@ def _run_training(find, config, recipe, data, device, options, save_interval_s):
         hist = hook.load()
         if not (hist.rows or hist.state): hist.begin_epoch(1, parts.opt).started = start
         with _prepared(parts, recipe, device, options, hist) as net, _stoppable(hook):
-            for epochs in training_phases(recipe, parts.dls.train):
+            for epochs in training_phases(recipe, parts, hist):
                 fit(net, parts.dls.train, held_out, parts.opt, parts.sched, epochs,
                     recipe.schedule != 'step', hook, hist, recipe.label_smoothing,
                     options.precision)
         if recipe.logit_scale != 1: scale_logits(parts.net, recipe.logit_scale)
-        if recipe.logit_scale != 1 or not hist.score:
+        if recipe.logit_scale != 1 or recipe.cycles > 1 or not hist.score:
             hist.score = evaluate(parts.net, held_out, options.precision)
         report = _report(recipe, data, hist, device, options)
         run = Run(path, recipe, parts.net.eval(), hist, report)
@@ -293,7 +293,7 @@ def _prepared(parts, recipe, device, options, hist):
         torch.use_deterministic_algorithms(True)
     steps = len(parts.dls.train)
     done = len(hist.rows)*steps + (hist.state.step if hist.state else 0)
-    net = StagedNet(parts.net, recipe, recipe.epochs*steps, done)
+    net = StagedNet(parts.net, recipe, recipe.first_end*steps, done)
     ddp, frozen = DistributedDataParallel, recipe.frozen_frac > 0
     try: yield ddp(net, find_unused_parameters=frozen) if world_size() > 1 else net
     finally:
@@ -358,9 +358,9 @@ def _check_same_run(path, recipe, report, hist):
     if recipe != trained: raise wrong('config.json')
     last = hist.rows[-1] if len(hist.rows) == recipe.epochs else {}
     split = 'validation' if recipe.n_valid else 'test'
-    if [last.get(f'{split}_{k}') for k in ('correct', 'n')] != [report['correct'],
-            report['n']] or last.get('train_correct') != report['train_correct']:
-        raise wrong('history.csv')
+    keys = {f'{split}_n': 'n', 'train_correct': 'train_correct'}
+    if recipe.cycles == 1: keys[f'{split}_correct'] = 'correct' # Else of the mean
+    if any(last.get(k) != report[v] for k,v in keys.items()): raise wrong('history.csv')
 
 # %% ../nbs/07_runs.ipynb #a8c65c27
 def resume(

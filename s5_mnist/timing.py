@@ -108,7 +108,7 @@ def time_parts(
 )->dict: # Seconds by part: batches, forward, backward, optimizer, scoring
     "Train an epoch, score the network, and measure the time of each part"
     data, device = _read_raw(root), torch.device(device)
-    recipe = replace(recipe, epochs=1, mild_aug_epochs=0)
+    recipe = replace(recipe, epochs=1, mild_aug_epochs=0, cycles=1)
     options, before = pick_compute_options(device), torch.get_num_threads()
     torch.set_num_threads(threads or before)
     net, dls, opt, sched, _ = build_training(recipe, data, device, options)

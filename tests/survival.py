@@ -12,8 +12,9 @@ from s5_mnist.data import generated_data, loaders
 from s5_mnist.runs import load_run, resume, train
 from s5_mnist.training import EpochState, evaluate
 
-# Everything that a run has to restore: an augmentation that changes, crops that end, a momentum, a schedule
-CHANGES = dict(epochs=3, bs=13, augment='elastic', mild_aug_epochs=1, center_crop_frac=.5)
+# Everything that a run has to restore: an augmentation that changes, crops that end, a momentum, a schedule that goes
+# back, and a mean of two networks
+CHANGES = dict(epochs=3, cycles=2, cycle_epochs=1, bs=13, augment='elastic', mild_aug_epochs=1, center_crop_frac=.5)
 
 
 def digits(): return generated_data(300, 130)

@@ -12,11 +12,12 @@ from s5_mnist.core import InputError
 from s5_mnist.data import loaders
 from s5_mnist.device import ComputeOptions
 from s5_mnist.model import Net, init_weights
-from s5_mnist.recipes import (NEWTON_SCHULZ, RECIPES, Muon, Recipe, StagedNet, build_training, get_recipe, make_optimizer,
-                              newton_schulz, parse_changes, scale_logits, training_phases, zero_outer_weights)
+from s5_mnist.recipes import (NEWTON_SCHULZ, RECIPES, Muon, Recipe, StagedNet, build_training, end_cycle, get_recipe,
+                              make_optimizer, newton_schulz, parse_changes, scale_logits, training_phases,
+                              zero_outer_weights)
 from s5_mnist.runs import train
 from s5_mnist.selection import hardest_images
-from s5_mnist.training import evaluate, train_epoch
+from s5_mnist.training import History, evaluate, train_epoch
 from s5_mnist.utils import set_seed
 
 
@@ -65,7 +66,12 @@ def test_names_of_recipes_stay_in_their_folder():
     (dict(drop=.1), "got 'drop'"), (dict(dropout=.1), "got 'dropout'"),
     (dict(augment='s5', mild_aug_epochs=1), 'mild_aug_epochs must be 0 unless augment is one of elastic, affine, '
                                             'affine_bilinear; got 1 with s5'),
-    (dict(augment='elastic', epochs=3, mild_aug_epochs=3), 'mild_aug_epochs must be below epochs=3, got 3'),
+    (dict(augment='elastic', epochs=3, mild_aug_epochs=3), 'mild_aug_epochs must be below 3, the epochs of the first '
+                                                            'cycle; got 3'),
+    (dict(cycles=2, cycle_epochs=1), 'cycles must be 1 with the schedule step, got 2; choose onecycle or linear'),
+    (dict(cycles=3, cycle_epochs=2, epochs=6, schedule='linear'),
+     'epochs must be enough for a first cycle and 2 shorter ones of cycle_epochs >= 1, got epochs=6, cycle_epochs=2'),
+    (dict(cycles=2, schedule='linear'), 'got epochs=20, cycle_epochs=0'),
     (dict(augment='bend'),
      "augment must be one of none, s5, shift2, shift1, elastic, affine, affine_bilinear, got 'bend'")])
 def test_bad_fields_are_refused(changes, message):
@@ -78,8 +84,10 @@ def test_an_unknown_recipe_is_refused():
         get_recipe('quick')
 
 
-def test_other_numbers_of_epochs_keep_the_fraction_of_mild_ones():
-    assert [get_recipe('best', epochs=n).mild_aug_epochs for n in (1, 2, 4, 15, 30, 60)] == [0, 0, 1, 2, 4, 8]
+def test_other_numbers_of_epochs_keep_their_share_of_the_total():
+    shares = [(r.first_end, r.cycles, r.cycle_epochs, r.mild_aug_epochs)
+              for r in (get_recipe('best', epochs=n) for n in (1, 5, 6, 11, 27, 54))]
+    assert shares == [(1, 1, 0, 0), (5, 1, 0, 0), (3, 4, 1, 0), (5, 4, 2, 1), (12, 4, 5, 2), (24, 4, 10, 4)]
     assert get_recipe('best', epochs=9, mild_aug_epochs=5).mild_aug_epochs == 5
     assert get_recipe('fast', epochs=9).mild_aug_epochs == 0
 
@@ -293,10 +301,31 @@ def test_mild_augmentation_comes_at_the_end_and_only_there(small, tmp_path):
     assert [mild[0][k] for k in columns] == [without[0][k] for k in columns]
     assert mild[1]['train_loss'] != without[1]['train_loss']
 
-    dl = loaders(small, augment=AUGMENTS['elastic']).train
-    seen = [(end, dl.augment.keywords if hasattr(dl.augment, 'keywords') else {})
-            for end in training_phases(get_recipe('s5', augment='elastic', epochs=9, mild_aug_epochs=2), dl)]
+    recipe = get_recipe('s5', augment='elastic', epochs=9, mild_aug_epochs=2)
+    parts = build_training(recipe, small, torch.device('cpu'), ComputeOptions())
+    seen = [(end, getattr(parts.dls.train.augment, 'keywords', {}))
+            for end in training_phases(recipe, parts, History())]
     assert seen == [(7, {}), (9, {'strength': .3})]
+
+
+def test_cycles_end_in_the_mean_of_their_networks(small, tmp_path):
+    "The end of the schedule is repeated, rates and all, and what is saved is the mean of what each cycle ended with"
+    ends = []
+
+    def look(recipe, parts):
+        ends.append([p.detach().clone() for p in parts.net.parameters()])
+        end_cycle(recipe, parts)
+    kw = dict(epochs=7, cycles=3, cycle_epochs=2, bs=20, center_crop_frac=.5, frozen_frac=0., **QUICK)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('s5_mnist.recipes.end_cycle', look)
+        run = train('fast', small, tmp_path/'run', **kw)
+    for p, *three in zip(run.net.parameters(), *ends):
+        assert torch.allclose(p, torch.stack(three).mean(0), atol=1e-6) and not p.equal(three[2])
+    rates = [r['lr'] for r in run.history.rows]
+    assert len(ends) == 3 and rates[1:3] == rates[3:5] == rates[5:7] and rates[1] > rates[2]
+    first = train('fast', small, tmp_path/'first', **kw | dict(epochs=3, cycles=1, cycle_epochs=0))
+    assert all(p.equal(q) for p, q in zip(first.net.parameters(), ends[0]))
+    assert run.report['loss'] == pytest.approx(evaluate(run.net, loaders(small).test).loss)
 
 
 def test_scaling_the_logits_changes_probabilities_and_no_prediction(small, tmp_path):
