@@ -103,8 +103,8 @@ def _check_mild_augmentation(recipe):
         raise InputError(f'mild_aug_epochs must be 0 unless augment is one of '
                          f'{", ".join(scalable)}; got {mild} with {recipe.augment}')
     if mild >= recipe.first_end:
-        raise InputError(f'mild_aug_epochs must be below {recipe.first_end}, the epochs '
-                         f'of the first cycle; got {mild}')
+        raise InputError(f'mild_aug_epochs must be below {recipe.first_end}, the '
+                         f'epochs of the first cycle; got {mild}')
 
 # %% ../nbs/05_recipes.ipynb #f759a936
 RECIPES = {r.name: r for r in (
@@ -135,9 +135,10 @@ def get_recipe(
     _check_fields(changes)
     if 'epochs' in changes:
         share = check(changes['epochs'], Epochs, 'epochs')/recipe.epochs
-        mild, cycle = round(recipe.mild_aug_epochs*share), int(recipe.cycle_epochs*share)
-        changes = dict(mild_aug_epochs=mild, cycle_epochs=cycle,
-                       cycles=recipe.cycles if cycle else 1) | changes
+        cycle = int(recipe.cycle_epochs*share)
+        changes = dict(mild_aug_epochs=round(recipe.mild_aug_epochs*share),
+                       cycle_epochs=cycle, cycles=recipe.cycles if cycle else 1
+                       ) | changes
     return replace(recipe, **changes)
 
 # %% ../nbs/05_recipes.ipynb #4f06b197

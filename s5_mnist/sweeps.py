@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['recipe_settings', 'misread_images', 'read_sweep', 'sweep', 'sweep_scores', 'mean_interval', 'sweep_line',
-           'sweep_table', 'fold_table']
+           'sweep_table', 'compare_folds', 'fold_table']
 
 # %% ../nbs/11_sweeps.ipynb #be2956e1
 import csv
@@ -275,8 +275,11 @@ def sweep_table(
     return Table(headers, [_summarise(rows) for rows in sweeps])
 
 # %% ../nbs/11_sweeps.ipynb #40469940
-def _compare(base, rows):
-    "Mistakes of two candidates on the folds that both have, and losses fold by fold"
+def compare_folds(
+    base:list, # Rows of the first candidate, as from sweep with folds
+    rows:list, # Rows of the second
+)->tuple: # PairedDifference, and the loss differences by fold, in thousandths of a nat
+    "Compare two candidates on the folds and with the seeds that both have"
     theirs = {(r['seed'], r['fold']): r for r in base}
     pairs = [(theirs[k], r) for r in rows if (k := (r['seed'], r['fold'])) in theirs]
     if not pairs: raise InputError('expected rows of the same folds, found none')
@@ -297,7 +300,7 @@ def fold_table(
     return Table(headers, [_fold_line(name, base, r) for name,r in candidates.items()])
 
 def _fold_line(name, base, rows):
-    pair, losses = _compare(base, rows)
+    pair, losses = compare_folds(base, rows)
     wrong = sum(len(misread_images(r)) for r in rows)
     mean = 1e3*statistics.mean(float(r['loss']) for r in rows)
     own = [str(wrong), f'{pair.n:,}']

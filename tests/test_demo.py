@@ -200,6 +200,12 @@ def answer(page, digit):
     return page.inner_text('#answer')
 
 
+def shows(page, selector, text):
+    "Wait until an element shows a text; the last value may be drawn a frame after the answer"
+    page.wait_for_function('([place, text]) => document.querySelector(place)?.innerText.includes(text)',
+                           arg=[selector, text], timeout=10_000)
+
+
 def seen(page):
     "The image that the network sees according to the page, [28,28]"
     values = page.evaluate('() => [...document.getElementById("seen").getContext("2d").getImageData(0,0,28,28).data]')
@@ -335,7 +341,8 @@ def test_two_fingers_a_mouse_and_the_keyboard_do_not_mix(opened):
     page.mouse.move(box['x']+10, box['y']+10)                     # Draws nothing: no button is down
     page.mouse.click(box['x']+box['width']/2, box['y']+box['height']/2)
     page.keyboard.press('ArrowRight')                             # The click has lifted the pen
-    assert page.inner_text('.drawing-pen').startswith('Pen up, ') and page.errors == []
+    shows(page, '.drawing-pen', 'Pen up, ')
+    assert page.errors == []
 
 
 @pytest.mark.slow
@@ -384,8 +391,8 @@ def test_a_part_that_cannot_be_loaded_leaves_the_others_alone(opened):
     page = opened(refuse='**/layers.js')
     draw(page, '3')
     assert answer(page, '3') == '3'
-    assert 'could not be loaded' in page.inner_text('#inside .failed')
-    assert page.inner_text('#preparation .stages-answer').startswith('With all five steps: 3, with ')
+    shows(page, '#inside .failed', 'could not be loaded')
+    shows(page, '#preparation .stages-answer', 'With all five steps: 3, with ')
 
 
 @pytest.mark.slow
@@ -586,19 +593,20 @@ def test_an_answer_is_followed_back_to_the_pixels(opened):
     for _ in range(7):
         page.keyboard.press('ArrowRight')
     assert page.evaluate('() => document.activeElement.id') == 'tab-fc2'
-    assert page.inner_text('#inside h3').startswith('Digit 8: logit ')
+    shows(page, '#inside h3', 'Digit 8: logit ')
     path = []
     while (now := explained(page))['layer'] != 'image':
         path.append(now['layer'])
         page.focus('.value .follow')
         page.keyboard.press('Enter')
     assert path == ['fc2', 'fc1', 'pool2', 'conv4', 'conv3', 'pool1', 'conv2', 'conv1']
-    assert 'This pixel is' in page.inner_text('.value')
+    shows(page, '.value', 'This pixel is')
     page.keyboard.press('Shift+Tab')
     page.focus('#inside .map canvas')
     page.keyboard.press('ArrowDown')
     page.wait_for_function('y => document.getElementById("inside").explained.y === y+1', arg=now['y'])
-    assert page.inner_text('.layer-spoken').startswith(f'Row {now["y"]+1}, column {now["x"]}: ') and page.errors == []
+    shows(page, '.layer-spoken', f'Row {now["y"]+1}, column {now["x"]}: ')
+    assert page.errors == []
 
 
 # --- what the preparation does ----------------------------------------------------------------------------------
@@ -613,7 +621,7 @@ def test_each_step_has_an_example_that_fails_without_it(opened):
         item = page.locator(f'[data-stage={name}]')
         item.locator('.example').click()
         assert answer(page, str(digit)) == str(digit)
-        assert page.inner_text('.stages-answer').startswith(f'With all five steps: {digit}, with ')
+        shows(page, '.stages-answer', f'With all five steps: {digit}, with ')
         item.locator('input').uncheck()
         page.wait_for_function('d => document.querySelector(".stages-answer").textContent.startsWith("Without") '
                                '&& document.getElementById("answer").textContent !== d', arg=str(digit))

@@ -384,7 +384,7 @@ def test_the_browser_counts_what_the_package_counts(opened, mnist, tmp_path):
     expected = torch.bincount(10*mnist.test_y+predictions, minlength=100).view(10, 10)
     assert torch.tensor(table).equal(expected)
     assert page.locator('.confusion .wrong').count() == (expected-expected.diag().diag() > 0).sum()
-    assert longest < 500 and page.errors == []                    # ms without a frame: the page was not frozen
+    assert longest < 2000 and page.errors == []                   # ms without a frame: the page was not frozen
 
 
 @pytest.mark.slow
