@@ -67,3 +67,12 @@ def test_published_figures_have_a_source():
     assert len(rows) >= 5
     for r in rows:
         assert re.fullmatch(r'99\.\d{2,3}', r['accuracy']) and r['source'].startswith('https://') and r['differently']
+
+
+def test_the_doubtful_labels_are_those_that_most_people_did_not_choose():
+    source = json.loads((ROOT/'nbs/12_results.ipynb').read_text())
+    cell, = (c for c in map(''.join, (c['source'] for c in source['cells'])) if 'doubted = [' in c)
+    doubted = list(map(int, re.search(r'doubted = \[([\d,\s]+)\]', cell)[1].split(',')))
+    with open(ROOT/'tests/label_votes.csv', newline='') as f:
+        votes = list(csv.DictReader(f))
+    assert len(votes) == 87 and doubted == [int(r['index']) for r in votes if int(r['for_label']) < 3]
