@@ -117,7 +117,8 @@ def _time_inference_and_imports(measure, device, root, reps):
 # %% ../nbs/10_benchmark.ipynb #c43c7910
 def _time_recipe(measure, recipe, images, device, root, reps):
     "Seconds by part of a recipe's epoch, and of epochs on more and more images"
-    retain, threads = pick_compute_options(device)[2], torch.get_num_threads()
+    retain = pick_compute_options(device).retain_freed_memory
+    threads = torch.get_num_threads()
     parts, growth = {}, {}
     for rep in range(reps):
         for part,s in measure(retain, time_parts, recipe, device, root).items():

@@ -46,7 +46,7 @@ def frame_digit(
     x = fit_ink(x, 8*20)
     x = resize_image(x, *(int(n/8+.5) for n in x.shape))          # [h,w], at most 20
     centre = [(x.sum(1-d)*torch.arange(n)).sum()/x.sum() for d,n in enumerate(x.shape)]
-    # The centre of mass goes to row 14, column 14; .51 rounds ties downwards
+    # The centre of mass goes to row 14, column 14; with .51, ties go down and right
     top, left = (min(max(int(14.51-c), 0), 28-n) for c,n in zip(centre, x.shape))
     return F.pad(x, [left, 28-x.shape[1]-left, top, 28-x.shape[0]-top])  # [28,28]
 

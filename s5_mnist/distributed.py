@@ -34,7 +34,7 @@ def world_size()->int: # At least 1
 # %% ../nbs/distributed.ipynb #75ecd013
 class ShardedBatches:
     "Every `size`-th image of each batch of `dl`, starting with image `rank`"
-    validated = True # Like Batches
+    validated = True # The images have been checked already, as in Batches
     def __init__(self,
         dl:Iterable, # Batches, equal in all processes
         rank:int, # Number of this process, from 0

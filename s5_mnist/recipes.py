@@ -54,14 +54,14 @@ class Recipe:
     schedule: Literal['step', 'onecycle', 'linear'] = 'step' # Drop, cosine, triangle
     step_size: Epochs = 15                 # Epochs before the step
     gamma: Float(1e-6, 1) = 0.1            # Factor of the step
-    warmup_frac: Float(.01, .99) = 0.3     # Fraction of the steps going up
+    warmup_frac: Float(.01, .99) = 0.3     # Fraction of the first cycle going up
     cycles: Int(1, 99) = 1                 # Networks to average, one per cycle
     cycle_epochs: Int(0, 99_999) = 0       # Epochs of every cycle after the first
     init: Literal['default', 'orthogonal'] = 'default' # Initial weights
     augment: Literal[tuple(AUGMENTS)] = 's5' # Augmentation of the training images
-    mild_aug_epochs: Int(0, 99_999) = 0    # Last of a cycle with 0.3 of its amounts
+    mild_aug_epochs: Int(0, 99_999) = 0    # Last epochs of each cycle, augment × 0.3
     label_smoothing: Float(0, .99) = 0.    # Fraction of the target given to all digits
-    center_crop_frac: Float(0, 1) = 0.     # Fraction of the run, at first, on crops
+    center_crop_frac: Float(0, 1) = 0.     # Fraction of the first cycle on crops
     frozen_frac: Float(0, 1) = 0.          # Final fraction with conv1, conv2 frozen
     logit_scale: Float(.1, 10) = 1.        # Factor on the logits after training
     seed: Seed = 0                         # Of weights, order and augmentation
@@ -336,12 +336,12 @@ def _recipe_loaders(recipe, data, device, g):
 def end_cycle(
     recipe:Recipe, # What to do
     parts:TrainingParts, # What it is done with; the optimiser keeps the mean
+    k:int, # Number of cycles that have ended
 )->None:
     "Add a network to the mean of those before, and start the next cycle"
     for p in parts.net.parameters():
-        state = parts.opt.state[p]
-        state['averaged'] = k = state.get('averaged', 0)+1
-        mean = state.setdefault('mean', torch.zeros_like(p)).lerp_(p, 1/k)
+        mean = parts.opt.state[p].setdefault('mean', torch.zeros_like(p))
+        mean.lerp_(p, 1/k)
         if k == recipe.cycles: p.copy_(mean)
     if k < recipe.cycles: rewind(parts.sched, recipe.cycle_epochs*len(parts.dls.train))
 
@@ -353,12 +353,13 @@ def training_phases(
 )->Iterator[int]: # Number of epochs at the end of each phase
     "Train with full augmentation, then with a milder one, in each cycle"
     dl = getattr(parts.dls.train, 'dl', parts.dls.train) # Inside ShardedBatches
-    full, mild = dl.augment, partial(AUGMENTS[recipe.augment], strength=.3)
-    for end in range(recipe.first_end, recipe.epochs+1, recipe.cycle_epochs or 1):
+    full = dl.augment
+    ends = range(recipe.first_end, recipe.epochs+1, recipe.cycle_epochs or 1)
+    for k,end in enumerate(ends, 1):
         if recipe.mild_aug_epochs:
             dl.augment = full
             yield end-recipe.mild_aug_epochs
-            dl.augment = mild
+            dl.augment = partial(AUGMENTS[recipe.augment], strength=.3)
         yield end
         just_ended = len(hist.rows) == end and hist.state is None
-        if recipe.cycles > 1 and just_ended: end_cycle(recipe, parts)
+        if recipe.cycles > 1 and just_ended: end_cycle(recipe, parts, k)

@@ -243,7 +243,7 @@ def _median_seconds(rows):
 
 def sweep_line(
     rows:list, # Rows, as from sweep, at least one
-)->str: # For example 'test mean 99.267 % (95 % interval ...), sd 0.071, n = 10, ...'
+)->str: # For example 'test mean 99.236 % (95 % interval ...), sd 0.032, n = 10, ...'
     "Summarise a sweep in one line"
     scored, accuracies = sweep_scores(rows)
     spread = ''

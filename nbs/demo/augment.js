@@ -131,7 +131,7 @@ function build(place) {
   const says = element('p', { className: 'says' }, 'The network is loading …')
   const probs = bars()
   place.replaceChildren(
-    element('p', {}, 'The coloured part of each slider is the range that training draws from, at its full strength. Go beyond ' +
+    element('p', {}, 'The coloured part of each slider is the range that training draws from. Go beyond ' +
       'it and see where the network breaks.'),
     digits,
     element('div', { className: 'columns' },

@@ -111,7 +111,7 @@ function tableOf(counts) {
     className: label === digit ? 'right' : n ? 'wrong' : 'none', title: `${n} × ${label} read as ${digit}` }, n)
   const rows = counts.map((row, label) => element('tr', {}, element('th', { scope: 'row' }, label),
     ...row.map((n, digit) => cell(n, label, digit))))
-  return element('div', { className: 'scroll', tabIndex: 0, role: 'region', 'aria-label': 'Confusion table' },
+  return element('div', { className: 'scroll', tabIndex: 0, role: 'region', 'aria-label': 'Confusion matrix' },
     element('table', { className: 'confusion' },
       element('caption', {}, 'Images by label (rows) and by the digit that the network reads (columns). Mistakes are tinted.'),
       element('thead', {}, head), element('tbody', {}, ...rows)))

@@ -46,7 +46,8 @@ async function next() {
 async function read({ empty, imageData }) {
   if (empty) return { text: 'Draw a digit.' }
   const { image, pictures } = await prepare(imageData, off)
-  if (!image || !network) return { image, pictures, text: 'This does not look like a single digit.' }
+  if (!image) return { pictures, text: 'This does not look like a single digit.' }
+  if (!network) return { image, pictures, text: 'The network has not been loaded.' }
   const pixels = Float32Array.from(image, t => t / 255)
   const found = await network.run(pixels)
   const probs = probabilities(found.logits)

@@ -14,14 +14,14 @@ export const PARTS = [
     strokes: [...moved(DIGITS[4], 0.4, 70, 60), [[16, 16]], [[30, 40]]],
     why: `If a stray dot stays, the box around the ink includes it, and the digit in the box is too small and out of place.` },
   { name: 'size', title: '20×20 pixels', example: 'a small 8', digit: 8, strokes: moved(DIGITS[8], 0.4), pen: 14,
-    why: `MNIST’s digits fill a box of 20×20 pixels, and the kernels have learned loops and bends of that size. The loops of a
+    why: `MNIST’s digits fill a box of 20×20 pixels, and the network has learned loops and bends of that size. The loops of a
       small digit close up.` },
   { name: 'stroke', title: 'Stroke width', example: 'a thin 0', digit: 0, strokes: DIGITS[0], pen: 4,
     why: `MNIST’s strokes are two or three pixels wide. A thinner line fades to grey when the drawing is reduced to 28×28
-      pixels, and the maps hardly respond to it.` },
+      pixels, and the network hardly responds to it.` },
   { name: 'centre', title: 'Centre', example: 'a 7 in the corner', digit: 7, strokes: moved(DIGITS[7], 0.45, -65, -60),
-    why: `MNIST’s digits have their centre of mass in the middle. Pooling forgives a small shift, but fc1 has a weight of its own
-      for each place: what it knows of strokes on the right does not help on the left.` },
+    why: `MNIST’s digits have their centre of mass in the middle. The network forgives a small shift, but its last layers have a weight
+      of their own for each place: what it knows of strokes on the right does not help on the left.` },
 ]
 
 // `onSwitch(off)` gets the names of the stages that are off; `onExample(strokes, pen)` is asked to draw an example.

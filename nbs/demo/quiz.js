@@ -101,8 +101,8 @@ function totals(answered) {
 function introduction(n) {
   const link = (href, text) => element('a', { href }, text)
   return [
-    element('p', {}, `The network misreads ${MISREAD.length} of the ${count(CLAIM.n)} test images. The ${READ.length} others are ` +
-      `those that it reads correctly with the lowest probability, so it gets half of these ${n} images. Answer with the ` +
+    element('p', {}, `The network misreads ${MISREAD.length} of the ${count(CLAIM.n)} test images. Another ${READ.length} are ` +
+      `those that it reads correctly with the lowest probability, so it reads half of these ${n} images correctly. Answer with the ` +
       'buttons, or with the digits on your keyboard.'),
     element('p', { className: 'small' }, 'Some of the labels are doubtful. For many of these images, ',
       link(PAPER, 'Northcutt, Athalye and Mueller (2021)'), ' asked five people whether they see the label or another digit; the ' +
