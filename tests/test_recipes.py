@@ -308,13 +308,17 @@ def test_mild_augmentation_comes_at_the_end_and_only_there(small, tmp_path):
     assert seen == [(7, {}), (9, {'strength': .3})]
 
 
+def test_training_needs_no_augmentation(small, tmp_path):
+    assert train('s5', small, tmp_path/'run', epochs=1, augment='none', **QUICK).report['n'] == 130
+
+
 def test_cycles_end_in_the_mean_of_their_networks(small, tmp_path):
     "The end of the schedule is repeated, rates and all, and what is saved is the mean of what each cycle ended with"
     ends = []
 
-    def look(recipe, parts):
+    def look(recipe, parts, k):
         ends.append([p.detach().clone() for p in parts.net.parameters()])
-        end_cycle(recipe, parts)
+        end_cycle(recipe, parts, k)
     kw = dict(epochs=7, cycles=3, cycle_epochs=2, bs=20, center_crop_frac=.5, frozen_frac=0., **QUICK)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('s5_mnist.recipes.end_cycle', look)
