@@ -51,11 +51,10 @@ def test_what_the_chapter_says_of_the_ladder():
     assert all(0 < below[name] < .08 for name in ('affine', 'affine_bilinear', 'label_smoothing0'))
 
 
-@pytest.mark.parametrize('name, recipe, n', [('bench', 'fast', 10), ('bench-best', 'best', 1)])
+@pytest.mark.parametrize('name, recipe, n', [('bench', 'fast', 10), ('bench-second', 'best', 1)])
 def test_benchmarks_are_of_all_rungs_and_complete_runs(name, recipe, n):
     found = json.loads((RUNS/name/'bench.json').read_text())
-    assert list(found['epochs']) == [r.name for r in RUNGS]
-    assert {len(v) for v in found['epochs'].values()} == {dict(fast=5, best=1)[recipe]}
+    assert list(found['epochs']) == [r.name for r in RUNGS] and all(len(v) == 5 for v in found['epochs'].values())
     assert [(j['recipe'], j['seed'], j['n'], j['held_out']) for j in found['jobs']] == [
         (recipe, seed, 10_000, 'MNIST, test images') for seed in range(n)]
     assert (RUNS/name/'ladder.png').stat().st_size > 5000 and found['data'] == 'MNIST'
