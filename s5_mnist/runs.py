@@ -293,7 +293,7 @@ def _prepared(parts, recipe, device, options, hist):
         torch.use_deterministic_algorithms(True)
     steps = len(parts.dls.train)
     done = len(hist.rows)*steps + (hist.state.step if hist.state else 0)
-    net = StagedNet(parts.net, recipe, recipe.first_end*steps, done)
+    net = StagedNet(parts.net, recipe, recipe.epochs*steps, done)
     ddp, frozen = DistributedDataParallel, recipe.frozen_frac > 0
     try: yield ddp(net, find_unused_parameters=frozen) if world_size() > 1 else net
     finally:

@@ -179,7 +179,7 @@ def test_export_without_its_packages_says_what_to_install(net, tmp_path, monkeyp
 
 def test_a_network_is_exported_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert export_network('pretrained', 'safetensors') == f's5_mnist.safetensors: {2_374_912:,} bytes'
+    assert export_network('pretrained', 'safetensors') == f's5_mnist.safetensors: {2_375_048:,} bytes'
     assert pretrained_report('s5_mnist.safetensors') == pretrained_report() | dict(weights='float32')
     for options, said in (({'format': 'pickle'}, "format must be one of onnx, safetensors, got 'pickle'"),
                           ({'format': 'safetensors', 'maps': True}, 'maps and half need onnx, got safetensors')):
