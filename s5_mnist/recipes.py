@@ -139,11 +139,11 @@ def get_recipe(
         recipe = RECIPES[check(recipe, RecipeName, 'recipe')]
     _check_fields(changes)
     if 'epochs' in changes:
-        share = check(changes['epochs'], Epochs, 'epochs')/recipe.epochs
-        cycle = int(recipe.cycle_epochs*share)
-        changes = dict(mild_aug_epochs=round(recipe.mild_aug_epochs*share),
-                       cycle_epochs=cycle, cycles=recipe.cycles if cycle else 1
-                       ) | changes
+        epochs = check(changes['epochs'], Epochs, 'epochs')
+        mild = round(recipe.mild_aug_epochs*epochs/recipe.epochs)
+        cycle = recipe.cycle_epochs*epochs//recipe.epochs
+        changes = dict(mild_aug_epochs=min(mild, epochs-1), cycle_epochs=cycle,
+                       cycles=recipe.cycles if cycle else 1) | changes
     return replace(recipe, **changes)
 
 # %% ../nbs/05_recipes.ipynb #4f06b197

@@ -90,6 +90,8 @@ def test_other_numbers_of_epochs_keep_their_share_of_the_total():
     assert shares == [(1, 1, 0, 0), (5, 1, 0, 0), (3, 4, 1, 0), (5, 4, 2, 1), (12, 4, 5, 2), (24, 4, 10, 4)]
     assert get_recipe('best', epochs=9, mild_aug_epochs=5).mild_aug_epochs == 5
     assert get_recipe('fast', epochs=9).mild_aug_epochs == 0
+    mostly = get_recipe('s5', augment='elastic', epochs=4, mild_aug_epochs=3)
+    assert get_recipe(mostly, epochs=1).mild_aug_epochs == 0      # Some epoch keeps the full strength
 
 
 def test_changes_are_read_from_text():
