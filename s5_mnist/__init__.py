@@ -1,9 +1,16 @@
 """A digit classifier you can read: `import s5_mnist as s5`, then `s5.train('fast')` or `s5.predict('digit.png')`.
 
-The names below are imported when they are first used, so importing the package takes no time."""
+The names below are imported when they are first used, so importing the package takes no time. Import it before torch, and
+threads that wait will leave the processor to others (the chapter Speed shows what that brings and costs)."""
 __version__ = "0.2.0"
 
+import os
+import sys
 from importlib import import_module
+
+# OpenMP reads this once, when torch is loaded; by default its threads wait by spinning, which starves whatever runs beside them
+if 'torch' not in sys.modules:
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 _MODULES = {
     'core': 'InputError',

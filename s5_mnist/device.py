@@ -10,6 +10,7 @@ __all__ = ['COMPUTE_OPTIONS', 'pick_device', 'native_bf16', 'pick_precision', 'a
 import ctypes
 import platform
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -35,13 +36,16 @@ def pick_device(
                      f'on this machine, got {name!r}')
 
 # %% ../nbs/device.ipynb #5ffd75ce
+@cache
 def native_bf16(
     device:torch.device, # Device of type cpu, cuda or mps
-)->bool: # True if it has instructions for bfloat16 products
+)->bool: # True if it has, and torch uses, instructions for bfloat16 products
     "Whether `device` multiplies in bfloat16 natively"
     if device.type == 'cuda': return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != 'cpu': return False
-    names = {'avx512_bf16', 'amx_bf16', 'bf16'} # The first two on x86, the last on ARM
+    names = {'bf16'} # On ARM; the others are on x86
+    if torch.backends.cpu.get_cpu_capability().startswith('AVX512'):
+        names |= {'avx512_bf16', 'amx_bf16'}
     caps = getattr(torch.cpu, 'get_capabilities', None)
     if caps is not None: return any(v is True for k,v in caps().items() if k in names)
     info = Path('/proc/cpuinfo')

@@ -40,9 +40,9 @@ class Prediction:
     at_least: float = TYPICAL     # Typicality below which we are not sure
 
     @property
-    def is_digit(self)->bool:
+    def is_digit(self)->bool|None: # None if nothing is known, as for other networks
         "False if the image looks like something that is not a digit"
-        return self.typicality is None or self.typicality >= self.at_least
+        return None if self.typicality is None else self.typicality >= self.at_least
 
     def as_dict(self)->dict: # file, digit, probs, typicality and is_digit, for JSON
         "The prediction in plain Python types"
@@ -59,7 +59,7 @@ class Prediction:
     def _repr_png_(self): return figure_png(self.plot())
 
     def __str__(self):
-        doubt = '' if self.is_digit else ', not sure this is a digit'
+        doubt = ', not sure this is a digit' if self.is_digit is False else ''
         return f'{self.name}: {self.digit} ({100*self.probs[self.digit]:.1f} %){doubt}'
 
     def __repr__(self): return f'Prediction({self})'
@@ -72,7 +72,8 @@ def _plot_prediction(prediction, fig):
     left.imshow(prediction.image.numpy(), cmap='gray', vmin=0, vmax=255)
     left.set(xticks=[], yticks=[])
     left.set_title('what the network sees', fontsize=10)
-    if not prediction.is_digit: left.set_xlabel('not sure this is a digit', color='C3')
+    if prediction.is_digit is False:
+        left.set_xlabel('not sure this is a digit', color='C3')
     colours = ['C1' if d == prediction.digit else 'C0' for d in range(10)]
     right.bar(range(10), 100*prediction.probs.numpy(), color=colours)
     right.set(xticks=range(10), ylim=(0, 100), xlabel='digit', ylabel='probability (%)')

@@ -9,7 +9,7 @@ __all__ = ['NEWTON_SCHULZ', 'RECIPES', 'Recipe', 'first_cycle', 'get_recipe', 'r
 
 # %% ../nbs/05_recipes.ipynb #0e4e8c18
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Literal, NamedTuple
@@ -24,7 +24,7 @@ from .augment import AUGMENTS
 from .core import (BatchSize, Epochs, Float, InputError, Int, LearningRate,
                            RecipeName, Seed, ValidationSize, check, shown)
 from .data import Batches, DigitData, Loaders, loaders
-from .device import ComputeOptions
+from .device import ComputeOptions, native_bf16
 from .distributed import ShardedBatches, rank, world_size
 from .model import Net, init_weights
 from .selection import hardest_images
@@ -171,11 +171,11 @@ def parse_changes(
 
 # %% ../nbs/05_recipes.ipynb #9a2d2743
 def newton_schulz(
-    m:torch.Tensor, # [R,C] float32, any scale
+    m:torch.Tensor, # [R,C] float32 or bf16, any scale
     polynomials:Iterable=NEWTON_SCHULZ['jordan3'], # (a, b, c) of each step
-)->torch.Tensor: # [R,C] bf16, singular values pushed towards 1
+)->torch.Tensor: # [R,C] of the same type, singular values pushed towards 1
     "Approximate the nearest orthogonal matrix by steps a σ + b σ³ + c σ⁵"
-    x = m.bfloat16().T if len(m) > m.shape[1] else m.bfloat16()  # Wide rather than tall
+    x = m.T if len(m) > m.shape[1] else m                # Wide rather than tall
     x = x/(x.norm() + 1e-7)                              # Singular values at most 1
     gram = (x@x.T).float()                               # [r,r] for r = min(R,C)
     for i,(a,b,c) in enumerate(polynomials):
@@ -201,8 +201,11 @@ class Muon(torch.optim.Optimizer):
             muon_weight_decay=muon_weight_decay, muon_steps=muon_steps))
 
     @torch.no_grad()
-    def step(self):
+    def step(self,
+        closure:Callable|None=None, # Computes gradients and returns the loss, as in torch
+    )->torch.Tensor|None: # What closure returned
         "Update each parameter by its gradient"
+        with torch.enable_grad(): loss = closure() if closure else None
         for group in self.param_groups:
             for p in (p for p in group['params'] if p.grad is not None):
                 m = self.state[p].setdefault('momentum', torch.zeros_like(p))
@@ -212,11 +215,13 @@ class Muon(torch.optim.Optimizer):
                 update = g.add(m, alpha=group['momentum'])
                 if group['muon']:
                     steps = NEWTON_SCHULZ[group['muon_steps']]
+                    dtype = torch.bfloat16 if native_bf16(p.device) else p.dtype
                     u = update.movedim(1, -1)            # In the order of channels last
-                    update = newton_schulz(u.flatten(1), steps).view(u.shape)
-                    update = update.movedim(-1, 1)
+                    update = newton_schulz(u.flatten(1).to(dtype), steps)
+                    update = update.view(u.shape).movedim(-1, 1)
                     p.mul_(1-group['lr']*group['muon_weight_decay'])
                 p.sub_(update, alpha=group['lr'])
+        return loss
 
 # %% ../nbs/05_recipes.ipynb #5934aacf
 def make_optimizer(

@@ -283,6 +283,26 @@ def _run_training(find, config, recipe, data, device, options, save_interval_s):
         run = Run(path, recipe, parts.net.eval(), hist, report)
         return run if rank() else _save_run(run)
 
+# %% ../nbs/07_runs.ipynb #ac3e055b
+def _announce_duration(net, recipe, dls):
+    "Say how long the run will take, after two seconds of it, if that is over 30 seconds"
+    steps, times = recipe.epochs*len(dls.train)-net.step, []
+    crops = max(0, net.crop_steps-net.step)
+    scored = recipe.epochs*len(dls.valid or dls.test)*500/recipe.bs
+    work = crops/3 + steps-crops + scored/3 # In steps on whole images; crops take a third
+    def note(net, inputs):
+        if net.training: times.append(time.perf_counter())
+        if len(times) < 5 or times[-1]-times[1] < 2: return # The first step warms up
+        pace = (times[-1]-times[1])/(len(times)-2) * (3 if crops else 1)
+        if work*pace > 30: print(f'about {_duration(work*pace)} in all', flush=True)
+        handle.remove()
+    handle = net.register_forward_pre_hook(note)
+
+def _duration(seconds):
+    "Such as '40 seconds', '3 minutes' or '2.5 hours'"
+    if seconds < 90: return f'{round(seconds, -1):.0f} seconds'
+    return f'{seconds/60:.0f} minutes' if seconds < 5400 else f'{seconds/3600:.1f} hours'
+
 # %% ../nbs/07_runs.ipynb #6edb45dc
 @contextmanager
 def _prepared(parts, recipe, device, options, hist):
@@ -294,6 +314,7 @@ def _prepared(parts, recipe, device, options, hist):
     steps = len(parts.dls.train)
     done = len(hist.rows)*steps + (hist.state.step if hist.state else 0)
     net = StagedNet(parts.net, recipe, recipe.epochs*steps, done)
+    if not rank(): _announce_duration(net, recipe, parts.dls)
     ddp, frozen = DistributedDataParallel, recipe.frozen_frac > 0
     try: yield ddp(net, find_unused_parameters=frozen) if world_size() > 1 else net
     finally:

@@ -76,8 +76,10 @@ def check_logits(
     n:int, # Number of images that it was given
 )->torch.Tensor: # The same; InputError unless it is [n,10]
     "Refuse the output of a network that is not a digit classifier"
-    if list(logits.shape) == [n, 10]: return logits
-    raise InputError(f'net must return logits [{n}, 10], found {list(logits.shape)}; '
+    tensor = isinstance(logits, torch.Tensor)
+    if tensor and list(logits.shape) == [n, 10]: return logits
+    found = list(logits.shape) if tensor else f'a {type(logits).__name__}'
+    raise InputError(f'net must return logits [{n}, 10], found {found}; '
                      f'pass a network for ten digits')
 
 def _device_of(net):
@@ -103,9 +105,9 @@ def evaluate(
         for x,y in validate_batches(dl):
             x = x.to(device)
             with autocast(device, precision):
-                views = torch.stack([net(v).float() for v in (tta(x) if tta else [x])])
+                views = [check_logits(net(v), len(y)) for v in (tta(x) if tta else [x])]
+            views = torch.stack(views).float()                       # [V,B,10]
             # [B,10]; the mean of the probabilities, up to a constant, or the logits
-            check_logits(views[0], len(y))
             outputs.append(views.log_softmax(2).logsumexp(0) if tta else views[0])
             labels.append(y.to(device))
     finally:

@@ -50,7 +50,9 @@ class TypicalityHead(torch.nn.Module):
 
     def fits(self, net:torch.nn.Module)->bool: # Network, of any kind
         "Whether it was fitted to this network"
-        return isinstance(net, Net) and self.fc2.equal(net.fc2.weight.float().cpu())
+        weight = getattr(getattr(net, 'fc2', None), 'weight', None) # Else quantised
+        return (isinstance(net, Net) and isinstance(weight, torch.Tensor)
+                and self.fc2.equal(weight.float().cpu()))
 
 # %% ../nbs/typicality.ipynb #9ff6e769
 @torch.no_grad()

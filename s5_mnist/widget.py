@@ -59,7 +59,7 @@ def _answer(draw):
     try: found = draw.prediction
     except InputError as e: return dict(text=f'{e}.', short='–', pixels=[])
     if found is None: return dict(text='Draw a digit.', short='–', pixels=[])
-    doubt = '' if found.is_digit else 'Not sure this is a digit. If it is: '
+    doubt = 'Not sure this is a digit. If it is: ' if found.is_digit is False else ''
     text = f'{doubt}{found.digit}, with {100*found.probs[found.digit]:.1f} percent.'
     pixels = found.image.flatten().tolist() # [784]
     return dict(text=text, short=str(found.digit), pixels=pixels)

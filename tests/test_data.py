@@ -1,10 +1,11 @@
 """MNIST's files, searched for in order, verified, and downloaded completely or not at all; and batches of images."""
 import gzip
+import io
 import shutil
 import socket
-import struct
 import threading
 import time
+import tracemalloc
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from s5_mnist import data as data_module
 from s5_mnist.augment import s5_augment
 from s5_mnist.core import InputError
 from s5_mnist.data import (Batches, check_digits, generated_data, load_data, load_mnist, loaders, parse_idx,
-                           verify_mnist_file)
+                           read_mnist_file)
 from s5_mnist.digits import generate_digits
 
 LABELS = 't10k-labels-idx1-ubyte'
@@ -33,6 +34,12 @@ def lay_out(folder, files, compressed=True):
     return raw
 
 
+def real_content(name):
+    "One of MNIST's files, unpacked"
+    content = next(data_module._copies(name, data_module.data_folders())).read_bytes()
+    return gzip.decompress(content) if content[:2] == b'\x1f\x8b' else content
+
+
 def tree(folder):
     "All files under `folder`"
     return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob('*') if p.is_file())
@@ -40,11 +47,31 @@ def tree(folder):
 
 # --- where the files are searched for ---------------------------------------------------------------------------
 
-@pytest.mark.parametrize('compressed', [True, False])
-def test_reads_compressed_and_uncompressed_files(tiny, tmp_path, compressed):
-    lay_out(tmp_path/'d', tiny, compressed)
-    d = load_mnist(tmp_path/'d', download=False)
-    assert d.name == 'MNIST'
+PACKED = {
+    'as published': lambda name, raw, gz: {f'{name}.gz': gz},
+    'unpacked': lambda name, raw, gz: {name: raw},
+    'packed again': lambda name, raw, gz: {f'{name}.gz': gzip.compress(raw, 1, mtime=7)+gzip.compress(b'')},
+    'unpacked, but called .gz': lambda name, raw, gz: {f'{name}.gz': raw},
+    'packed, but not called .gz': lambda name, raw, gz: {name: gz},
+    'beside an empty one': lambda name, raw, gz: {name: b'', f'{name}.gz': gz},
+    'beside a damaged one': lambda name, raw, gz: {name: raw, f'{name}.gz': gz[:-1]},
+    'beside a folder': lambda name, raw, gz: {f'{name}/x': b'', f'{name}.gz': gz}}
+
+
+@pytest.mark.parametrize('packed', PACKED)
+@pytest.mark.parametrize('spelling', ['-idx', '.idx'])
+@pytest.mark.parametrize('place', ['MNIST/raw', 'MNIST', 'raw', '.'])
+def test_mnist_is_known_by_its_content(tiny, tmp_path, place, spelling, packed):
+    "Under each name and in each place that copies of it come with; nothing is written"
+    for name, gz in tiny.items():
+        name = name.removesuffix('.gz').replace('-idx', spelling)
+        for n, content in PACKED[packed](name, gzip.decompress(gz), gz).items():
+            path = tmp_path/'d'/place/n
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    before = tree(tmp_path)
+    d = load_mnist(tmp_path/'d')
+    assert d.name == 'MNIST' and tree(tmp_path) == before
     assert d.train_x.shape == (30, 28, 28) and d.test_x.shape == (20, 28, 28)
     assert d.train_x.dtype == d.test_x.dtype == torch.uint8
     assert d.train_y.dtype == d.test_y.dtype == torch.int64
@@ -52,23 +79,22 @@ def test_reads_compressed_and_uncompressed_files(tiny, tmp_path, compressed):
 
 
 def test_order_of_search(tiny, tmp_path, monkeypatch):
-    "The argument, then the variable, then the cache; a damaged copy shows which one was read"
-    places = {k: tmp_path/k for k in ('argument', 'variable', 'cache/s5_mnist')}
-    for name, folder in places.items():
+    "The argument, then the variable, then the cache; damaged copies show which were read"
+    places = [tmp_path/k for k in ('argument', 'variable', 'cache/s5_mnist')]
+    for folder in places:
         raw = lay_out(folder, tiny)
-        (raw/f'{LABELS}.gz').write_bytes(tiny[f'{LABELS}.gz'][:-1])
-    monkeypatch.setenv('S5_MNIST_DATA', str(places['variable']))
-    for name, folder in places.items():
-        with pytest.raises(InputError, match=name):
-            load_mnist(places['argument'])
+        (raw/f'{LABELS}.gz').write_bytes(b'')
+    monkeypatch.setenv('S5_MNIST_DATA', str(places[1]))
+    with pytest.raises(FileNotFoundError) as e:
+        load_mnist(places[0], download=False)
+    at = [str(e.value).index(str(folder)) for folder in places]
+    assert at == sorted(at)
+    (raw/f'{LABELS}.gz').write_bytes(tiny[f'{LABELS}.gz'])
+    assert len(load_mnist(places[0], download=False).test_y) == 20
+    for folder in places:
         shutil.rmtree(folder/'MNIST')
-    with pytest.raises(FileNotFoundError, match='S5_MNIST_DATA'):
-        load_mnist(places['argument'], download=False)
-
-
-def test_files_without_the_folders_around_them(tiny, tmp_path):
-    raw = lay_out(tmp_path/'d', tiny)
-    assert len(load_mnist(raw, download=False).train_x) == 30
+    with pytest.raises(FileNotFoundError, match='argument.*variable.*cache.*Allow the download'):
+        load_mnist(places[0], download=False)
 
 
 def test_read_only_folder(tiny, tmp_path):
@@ -89,7 +115,7 @@ def spoil(content, fault):
     if fault == 'truncated':
         return content[:len(content)//2]
     if fault == 'longer':
-        return content+b'\0'
+        return content+b'x'
     if fault == 'magic':
         return b'\0\0\x08\x07'+content[4:]
     at = {'first byte': 0, 'middle byte': len(content)//2, 'last byte': len(content)-1}[fault]
@@ -104,55 +130,45 @@ FAULTS = ['empty', 'truncated', 'longer', 'magic', 'first byte', 'middle byte', 
 def test_faults(tiny, tmp_path, fault, compressed):
     "Each fault in each file is refused with its path, what was expected, what was found and what to do"
     for name in tiny:
-        folder = tmp_path/name
-        raw = lay_out(folder, tiny, compressed)
+        raw = lay_out(tmp_path/name, tiny, compressed)
         path = raw/(name if compressed else name.removesuffix('.gz'))
         path.write_bytes(spoil(path.read_bytes(), fault))
-        for call in (lambda: load_mnist(folder), lambda: load_data('auto', folder)):
-            with pytest.raises(InputError) as e:
-                call()
-            message = str(e.value)
-            assert str(path) in message and 'expected' in message and 'found' in message and 'Delete' in message
-        if fault == 'magic' and not compressed:
-            assert 'magic number' in message and '2055' in message
-        if fault == 'empty':
-            assert 'an empty file' in message
-
-
-def test_a_compressed_file_with_a_wrong_magic_number(tiny):
-    raw = gzip.decompress(tiny[f'{LABELS}.gz'])
-    with pytest.raises(InputError, match='magic number: expected 2049, found 2055'):
-        verify_mnist_file(gzip.compress(spoil(raw, 'magic')), f'{LABELS}.gz')
+        with pytest.raises(FileNotFoundError) as e:
+            load_mnist(tmp_path/name, download=False)
+        assert all(part in str(e.value) for part in (str(path), 'expected', 'found', 'S5_MNIST_DATA'))
+        assert ('an empty file' in str(e.value)) == (fault == 'empty')
 
 
 def test_swapped_files(tiny, tmp_path):
     raw = lay_out(tmp_path/'d', tiny)
     shutil.copy(raw/'train-labels-idx1-ubyte.gz', raw/f'{LABELS}.gz')
-    with pytest.raises(InputError, match=LABELS):
-        load_mnist(tmp_path/'d')
+    with pytest.raises(FileNotFoundError, match=f'{LABELS}.gz.*found more'):
+        load_mnist(tmp_path/'d', download=False)
 
 
-def test_nothing_is_decompressed_before_it_is_verified(tiny, tmp_path, monkeypatch):
-    "256 MB of zeros behind a correct magic number are refused by the length of the compressed file"
-    raw = lay_out(tmp_path/'d', tiny)
-    (raw/f'{LABELS}.gz').write_bytes(gzip.compress(b'\0\0\x08\x01'+bytes(2**28)))
-    load = gzip.decompress
-    monkeypatch.setattr(gzip, 'decompress', lambda b: load(b) if len(b) < 10_000 else pytest.fail('decompressed'))
-    with pytest.raises(InputError, match=f'{LABELS}.gz: wrong length in bytes'):
-        load_mnist(tmp_path/'d')
+@pytest.mark.parametrize('kind', ['bomb', 'huge'])
+def test_little_is_read_of_a_file_that_is_too_long(tiny, tmp_path, kind):
+    "256 MB of zeros, in a small archive and as they are"
+    path = lay_out(tmp_path/'d', tiny)/f'{LABELS}.gz'
+    with open(path, 'wb') as f:
+        f.write(gzip.compress(bytes(2**28), 1)) if kind == 'bomb' else f.truncate(2**28)
+    tracemalloc.start()
+    with pytest.raises(FileNotFoundError, match='found more'):
+        load_mnist(tmp_path/'d', download=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**21
 
 
 @pytest.mark.mnist
 @pytest.mark.parametrize('fault', FAULTS)
-def test_faults_in_the_real_files(mnist, tmp_path, fault):
-    "The smallest of the real files, compressed and uncompressed"
-    path = data_module._find(LABELS, data_module.data_folders())
-    raw = path.read_bytes()
-    content = gzip.decompress(raw) if path.suffix == '.gz' else raw
-    for name, good in {(path.name, raw), (LABELS, content)}:
-        assert verify_mnist_file(good, name) == content
-        with pytest.raises(InputError, match=name):
-            verify_mnist_file(spoil(good, fault), name)
+def test_faults_in_the_real_files(mnist, fault):
+    "The smallest of the real files, packed and unpacked"
+    content = real_content(LABELS)
+    for good in (content, gzip.compress(content)):
+        assert read_mnist_file(io.BytesIO(good), LABELS) == content
+        with pytest.raises(InputError, match='expected'):
+            read_mnist_file(io.BytesIO(spoil(good, fault)), LABELS)
 
 
 # --- the published files ----------------------------------------------------------------------------------------
@@ -170,9 +186,7 @@ def test_same_as_torchvision(mnist, tmp_path):
     raw = tmp_path/'MNIST'/'raw'
     raw.mkdir(parents=True)
     for name in data_module.MNIST_FILES:
-        path = data_module._find(name, data_module.data_folders())
-        content = path.read_bytes()
-        (raw/name).write_bytes(gzip.decompress(content) if path.suffix == '.gz' else content)
+        (raw/name).write_bytes(real_content(name))
     train, test = MNIST(tmp_path, train=True), MNIST(tmp_path, train=False)
     assert train.data.equal(mnist.train_x) and train.targets.equal(mnist.train_y)
     assert test.data.equal(mnist.test_x) and test.targets.equal(mnist.test_y)
@@ -231,6 +245,29 @@ def test_download(server, tiny, tmp_path):
     assert load_mnist(tmp_path/'d').train_x.equal(d.train_x) and len(server.asked) == 4
 
 
+@pytest.mark.parametrize('name, beside', [(LABELS, True), (f'{LABELS}.gz', False)])
+def test_a_damaged_file_is_named_and_never_replaced(server, tiny, tmp_path, capsys, name, beside):
+    "A good copy is downloaded beside it; in the place of the download, it must be deleted first"
+    path = lay_out(tmp_path/'d', {k: v for k, v in tiny.items() if LABELS not in k})/name
+    path.write_bytes(b'damaged')
+    if beside:
+        assert len(load_mnist(tmp_path/'d').test_y) == 20 and len(server.asked) == 1
+    else:
+        with pytest.raises(FileNotFoundError) as e:
+            load_mnist(tmp_path/'d')
+        assert f'{path} was not used' in str(e.value) and f'Delete {path}' in str(e.value) and server.asked == []
+    assert path.read_bytes() == b'damaged'
+    assert (f'{path} was not used' in capsys.readouterr().out) == beside
+
+
+def test_a_named_folder_is_created_by_the_download(server, tmp_path):
+    with pytest.raises(FileNotFoundError, match='new'):
+        load_mnist(tmp_path/'new'/'mnist', download=False)
+    assert not (tmp_path/'new').exists()
+    assert len(load_mnist(tmp_path/'new'/'mnist').test_y) == 20
+    assert len(tree(tmp_path/'new'/'mnist'/'MNIST'/'raw')) == 4
+
+
 def test_download_goes_to_the_cache(server, tmp_path):
     load_mnist()
     assert len(tree(tmp_path/'cache'/'s5_mnist'/'MNIST'/'raw')) == 4
@@ -264,22 +301,25 @@ def test_second_mirror(server, tmp_path, monkeypatch):
 def test_a_mirror_that_stalls(server, tmp_path):
     server.behave = staticmethod(lambda name: 'stall')
     with pytest.raises(FileNotFoundError, match='could not be downloaded'):
-        data_module.download_file(f'{LABELS}.gz', tmp_path/'d', timeout=0.2)
+        data_module.download_file(LABELS, tmp_path/'d'/'x.gz', timeout=0.2)
     assert tree(tmp_path) == []
 
 
 def test_no_connection(tiny, tmp_path, monkeypatch, capsys):
-    "`mnist` fails; `auto` says so in one line and uses generated digits"
+    "`mnist` fails; `auto` says in one line why it uses generated digits, and what files it found"
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         monkeypatch.setattr(MNIST, 'mirrors', [f'http://127.0.0.1:{s.getsockname()[1]}/'])
     monkeypatch.setattr(data_module, 'generated_data', lambda: 'drawn')
-    with pytest.raises(FileNotFoundError, match='S5_MNIST_DATA'):
+    with pytest.raises(FileNotFoundError, match='is in none of.*S5_MNIST_DATA'):
         load_data('mnist')
+    path = tmp_path/'d'/'train-images.idx3-ubyte'
+    path.write_bytes(b'')
     capsys.readouterr()
-    assert load_data('auto') == 'drawn'
+    assert load_data('auto', tmp_path/'d') == 'drawn'
     lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith('Downloading')]
     assert len(lines) == 1 and 'using generated digits instead' in lines[0]
+    assert f'{path} was not used' in lines[0] and 'an empty file' in lines[0]
 
 
 def test_download_into_a_folder_that_cannot_be_written(server, tmp_path):
@@ -289,20 +329,14 @@ def test_download_into_a_folder_that_cannot_be_written(server, tmp_path):
     assert (tmp_path/'d'/'MNIST').read_text() == 'in the way'
 
 
-@pytest.mark.parametrize('bad', ['missing', 'file'])
-def test_a_folder_that_is_named_must_exist(tiny, tmp_path, monkeypatch, bad):
+def test_what_is_named_must_be_a_folder(tiny, tmp_path, monkeypatch):
     (tmp_path/'file').write_text('')
-    with pytest.raises(InputError, match=f'root=.*{bad} is not a folder; create it or name another'):
-        load_mnist(tmp_path/bad)
-    monkeypatch.setenv('S5_MNIST_DATA', str(tmp_path/bad))
-    with pytest.raises(InputError, match=f'S5_MNIST_DATA=.*{bad} is not a folder'):
-        load_data('auto')
-
-
-def test_a_wrong_magic_number_in_an_uncompressed_file():
-    raw = struct.pack('>II', 2051, 10_000)+bytes(10_000)
-    with pytest.raises(InputError, match='expected 2049, found 2051'):
-        verify_mnist_file(raw, LABELS)
+    with pytest.raises(InputError, match='root=.*file is not a folder'):
+        load_mnist(tmp_path/'file')
+    for bad in ('file', 'missing'):
+        monkeypatch.setenv('S5_MNIST_DATA', str(tmp_path/bad))
+        with pytest.raises(InputError, match=f'S5_MNIST_DATA=.*{bad} is not a folder'):
+            load_data('auto')
 
 
 # --- IDX --------------------------------------------------------------------------------------------------------

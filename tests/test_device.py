@@ -1,4 +1,5 @@
 """Devices, precisions and compute options: every option computes the same up to rounding."""
+import os
 import platform
 import subprocess
 import sys
@@ -38,6 +39,24 @@ def test_precision():
     assert pick_precision('auto', torch.device('mps')) == 'float32' # It computes bf16 in software, if at all
     with pytest.raises(InputError, match="precision must be one of auto, float32, bf16, got 'fp8'"):
         pick_precision('fp8', CPU)
+
+
+def test_without_avx512_nothing_is_native_bf16():
+    "As on an older processor, which this stands for in the tests"
+    code = ('import torch; from s5_mnist.device import native_bf16, pick_precision; cpu = torch.device("cpu"); '
+            'assert not native_bf16(cpu) and pick_precision("auto", cpu) == "float32"')
+    env = {**os.environ, 'ATEN_CPU_CAPABILITY': 'avx2'}
+    if platform.machine() in ('x86_64', 'AMD64'):
+        subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT, env=env)
+
+
+@pytest.mark.parametrize('before, expected', [('', 'PASSIVE'), ('import torch; ', 'None'),
+                                              ('import os; os.environ["OMP_WAIT_POLICY"] = "ACTIVE"; ', 'ACTIVE')])
+def test_threads_wait_kindly_unless_told_otherwise(before, expected):
+    code = f'{before}import s5_mnist, os; print(os.environ.get("OMP_WAIT_POLICY"))'
+    env = {k: v for k, v in os.environ.items() if k != 'OMP_WAIT_POLICY'}
+    done = subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == expected
 
 
 def test_autocast_is_on_for_bf16_alone():
@@ -93,13 +112,13 @@ def test_muon_does_not_import_the_compiler():
 
 def loss_curve(data, options, device='cpu'):
     "The loss of every batch of an epoch"
-    recipe, g = get_recipe('s5', lr=0.01), torch.Generator().manual_seed(0)
+    recipe, g = get_recipe('s5', lr=0.001), torch.Generator().manual_seed(0)
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     net = init_weights(Net(), 'orthogonal', g).to(device, memory_format=layout)
     opt, _ = make_optimizer(net, recipe, 1, options.fused)
     if options.retain_freed_memory:
         retain_freed_memory()
-    dl = loaders(data, bs=32, augment=s5_augment, device=device, generator=g).train
+    dl = loaders(data, bs=20, augment=s5_augment, device=device, generator=g).train
     return torch.tensor([train_epoch(net, [b], opt, precision=options.precision)[0] for b in dl])
 
 
@@ -118,8 +137,8 @@ CHOICES += [ComputeOptions('float32', True, True, True)]
                                      for o in CHOICES])
 def test_options_in_float32_follow_the_plain_loss_curve(small, plain, options):
     "The same loss in every batch of an epoch, up to rounding"
-    assert len(plain) == 10 and plain[-1] < 0.8*plain[0]
-    torch.testing.assert_close(loss_curve(small, options), plain, rtol=1e-3, atol=1e-4)
+    assert len(plain) == 15 and plain[-3:].mean() < 2 # Chance is 2.3
+    torch.testing.assert_close(loss_curve(small, options), plain, rtol=2e-3, atol=1e-4)
 
 
 def test_bf16_stays_near_the_plain_loss_curve(small, plain):

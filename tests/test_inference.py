@@ -1,4 +1,5 @@
 """Predictions; what the network reacts to; files for other programs."""
+import copy
 import json
 import sys
 
@@ -12,6 +13,7 @@ from s5_mnist.digits import generate_digits
 from s5_mnist.inference import (PixelInput, as_input, export_network, export_onnx, feature_maps, occlusion_map,
                                 plot_feature_maps, plot_filters, plot_occlusion, predict)
 from s5_mnist.model import Net, init_weights
+from s5_mnist.numbers import read_numbers
 from s5_mnist.preprocessing import preprocess
 from s5_mnist.pretrained import pretrained_report
 from s5_mnist.utils import set_seed
@@ -186,3 +188,24 @@ def test_a_network_is_exported_by_name(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=said):
             export_network('pretrained', **options)
     assert [p.name for p in tmp_path.iterdir()] == ['s5_mnist.safetensors']
+
+
+def test_a_quantised_network_predicts_without_typicality(net):
+    class Quantised(torch.nn.Module): # As torch's: its weights come from a method
+        def __init__(self, linear):
+            super().__init__()
+            self.weight, self.bias = (lambda w=linear.weight: w.detach()), linear.bias.detach()
+
+        def forward(self, x): return torch.nn.functional.linear(x, self.weight(), self.bias)
+    quantised = copy.deepcopy(net)
+    quantised.fc1, quantised.fc2 = Quantised(net.fc1), Quantised(net.fc2)
+    found = predict(drawn('4'), quantised)
+    assert found.digit == 4 and found.typicality is None and found.is_digit is None
+    assert read_numbers(drawn('4'), quantised).text == '4'
+
+
+def test_a_network_that_returns_something_else_is_refused(net):
+    class Pair(torch.nn.Module):
+        def forward(self, x): return net(x), None
+    with pytest.raises(InputError, match='tuple'):
+        predict(drawn('4'), Pair())

@@ -7,6 +7,7 @@ from conftest import QUICK, flat
 from torch.nn import functional as F
 from torch.optim import SGD
 
+from s5_mnist import recipes
 from s5_mnist.augment import AUGMENTS
 from s5_mnist.core import InputError
 from s5_mnist.data import loaders
@@ -117,7 +118,7 @@ def test_bad_text_is_refused(text, message):
 def test_newton_schulz_brings_singular_values_near_1():
     for shape in ((50, 30), (30, 50), (32, 9)):
         m = torch.randn(shape, generator=torch.Generator().manual_seed(0))*7
-        five = newton_schulz(m, NEWTON_SCHULZ['jordan3'][:1]*5).float()
+        five = newton_schulz(m, NEWTON_SCHULZ['jordan3'][:1]*5)
         values = torch.linalg.svdvals(five)
         assert .6 < values.min() and values.max() < 1.35
         u, _, v = torch.linalg.svd(m, full_matrices=False)
@@ -126,14 +127,39 @@ def test_newton_schulz_brings_singular_values_near_1():
 
 @pytest.mark.parametrize('name', NEWTON_SCHULZ)
 @pytest.mark.parametrize('shape', [(50, 300), (300, 50), (64, 64)])
-def test_newton_schulz_applies_its_polynomials_to_each_singular_value(name, shape):
-    "By way of the Gram matrix, in bf16, as they would be in double precision"
+@pytest.mark.parametrize('dtype, bound', [(torch.float32, 1e-3), (torch.bfloat16, .04)])
+def test_newton_schulz_applies_its_polynomials_to_each_singular_value(name, shape, dtype, bound):
+    "By way of the Gram matrix, as they would be in double precision"
     m = torch.randn(shape, generator=torch.Generator().manual_seed(0)).double()
     u, s, v = torch.linalg.svd(m/m.norm(), full_matrices=False)
     for a, b, c in NEWTON_SCHULZ[name]: s = a*s + b*s**3 + c*s**5
     expected = u@s.diag()@v
-    error = newton_schulz(m.float(), NEWTON_SCHULZ[name]).double()-expected
-    assert error.norm() < .04*expected.norm()
+    found = newton_schulz(m.to(dtype), NEWTON_SCHULZ[name])
+    assert found.dtype == dtype and (found.double()-expected).norm() < bound*expected.norm()
+
+
+def test_muon_multiplies_in_bf16_only_where_it_is_native(monkeypatch):
+    seen = []
+    monkeypatch.setattr(recipes, 'newton_schulz', lambda m, steps: seen.append(m.dtype) or m)
+    for native in (True, False):
+        monkeypatch.setattr(recipes, 'native_bf16', lambda device: native)
+        p = torch.nn.Parameter(torch.ones(4, 3))
+        p.grad = torch.ones(4, 3)
+        Muon([dict(params=[p], lr=.1, muon=True)]).step()
+    assert seen == [torch.bfloat16, torch.float32]
+
+
+def test_muon_takes_a_closure_as_torch_s_optimisers_do():
+    p = torch.nn.Parameter(torch.ones(4, 3))
+    opt = Muon([dict(params=[p], lr=.1, muon=True)])
+
+    def closure():
+        opt.zero_grad()
+        loss = p.square().sum()
+        loss.backward()
+        return loss
+    losses = [opt.step(closure).item() for _ in range(3)]
+    assert losses[0] == 12 and losses == sorted(losses, reverse=True) and len(set(losses)) == 3
 
 
 def test_muon_is_the_same_in_either_memory_layout():

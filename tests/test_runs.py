@@ -2,6 +2,7 @@
 What takes other processes to test is in test_survival.py and test_distributed.py."""
 import csv
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -23,10 +24,26 @@ from s5_mnist.core import InputError
 from s5_mnist.data import DigitData, loaders
 from s5_mnist.device import COMPUTE_OPTIONS, native_bf16, pick_compute_options
 from s5_mnist.model import Net
-from s5_mnist.recipes import RECIPES, Recipe, make_optimizer
+from s5_mnist.recipes import RECIPES, Recipe, StagedNet, build_training, get_recipe, make_optimizer
 from s5_mnist.runs import Run, Stopped, dataset_kind, describe_score, load_run, resume, run_versions, train
 from s5_mnist.training import EpochState, evaluate
 from s5_mnist.utils import set_seed
+
+
+# --- how long it takes ------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('pace, said', [(.1, None), (1., 'about 50 seconds in all'), (60., 'about 47 minutes in all')])
+def test_a_long_run_says_what_it_will_take(monkeypatch, capsys, small, pace, said):
+    "From the pace of its first steps, here by a clock that only they move"
+    clock = itertools.count(step=pace)
+    monkeypatch.setattr(runs.time, 'perf_counter', lambda: next(clock))
+    recipe = get_recipe('s5', epochs=2, bs=20)
+    parts = build_training(recipe, small, torch.device('cpu'), pick_compute_options(torch.device('cpu'), 'float32'))
+    net = StagedNet(parts.net, recipe, recipe.epochs*len(parts.dls.train))
+    runs._announce_duration(net, recipe, parts.dls)
+    for step in range(25):
+        net(torch.zeros(1, 1, 28, 28))
+    assert capsys.readouterr().out.splitlines() == ([said] if said else []) # 30 steps, and the scoring
 
 
 # --- the same again ---------------------------------------------------------------------------------------------
