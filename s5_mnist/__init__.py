@@ -13,26 +13,26 @@ if 'torch' not in sys.modules:
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 _MODULES = {
-    'core': 'InputError',
-    'device': 'pick_device pick_precision pick_compute_options ComputeOptions',
-    'digits': 'generate_digits frame_digit',
     'data': 'DigitData load_mnist generated_data load_data Batches loaders',
     'model': 'Net init_weights summary_table layer_stats',
     'utils': 'set_seed plot_samples plot_accuracy_metrics plot_confusion plot_mistakes plot_reliability '
              'plot_accuracy_by calibration_error wilson_interval',
     'training': 'evaluate fit History Score',
-    'augment': 's5_transforms s5_augment random_shift random_elastic shifted_views',
-    'recipes': 'Recipe RECIPES get_recipe Muon',
-    'checkpoints': 'save_checkpoint load_checkpoint save_weights load_weights',
-    'runs': 'Run train resume load_run',
-    'pretrained': 'load_pretrained pretrained_report save_pretrained',
+    'augment': 's5_transforms s5_augment random_shift random_elastic shifted_views ManyViews',
+    'muon': 'Muon',
+    'recipes': 'Recipe RECIPES get_recipe',
+    'runs': 'Run train resume load_run load_history load_weights save_weights load_pretrained pretrained_report save_pretrained',
     'preprocessing': 'read_picture preprocess preprocess_stages',
+    'inference': 'Prediction predict feature_maps occlusion_map plot_occlusion export_onnx',
     'typicality': 'measure_typicality fit_typicality make_non_digits load_typicality_head',
-    'inference': 'Prediction predict feature_maps occlusion_map export_onnx',
     'numbers': 'Numbers read_numbers compose_number',
     'widget': 'DrawDigit',
-    'benchmark': 'measure_speed',
     'sweeps': 'sweep read_sweep sweep_table',
+    'speed': 'measure_speed',
+    'core': 'Table',
+    'mnist_files': 'drive_folder',
+    'digits': 'generate_digits frame_digit',
+    'device': 'Autocast ComputeOptions device_name pick_compute_options pick_device pick_precision',
 }
 _NAMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 __all__ = sorted(_NAMES)

@@ -14,9 +14,6 @@ from torch import nn
 from torch.nn import functional as F
 from torchinfo import summary
 
-# %% ../nbs/01_model.ipynb #4887c10a
-from .core import InputError
-
 # %% ../nbs/01_model.ipynb #f6d7b1eb
 class Net(nn.Module):
     "The assignment's network: 4 convolutions and 2 linear layers, 593,200 parameters"
@@ -45,7 +42,7 @@ class Net(nn.Module):
         x:torch.Tensor, # [B,1,28,28] float, normalised
     )->torch.Tensor: # [B,10] logits
         if x.shape[1:] != (1,28,28):
-            raise InputError(f'images must be [B,1,28,28], found {list(x.shape)}')
+            raise ValueError(f'images must be [B,1,28,28], found {list(x.shape)}')
         *_, x = self.features(x)                      # [B,256,8,8]
         return self.classify(F.relu(self.pool(x)))    # [B,256,4,4] -> [B,10]
 
@@ -58,7 +55,7 @@ def init_weights(
 )->nn.Module: # The same network
     "Draw new weights for each convolution and linear layer (Saxe et al., 2014)"
     if method not in ('default', 'orthogonal'):
-        raise InputError(f'init must be default or orthogonal, got {method!r}')
+        raise ValueError(f'init must be default or orthogonal, got {method!r}')
     for m in net.modules():
         if not isinstance(m, (nn.Conv2d, nn.Linear)): continue
         bound = 1/math.sqrt(m.weight[0].numel()) # 1/√(number of inputs)

@@ -17,9 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 from matplotlib.ticker import NullFormatter, NullLocator
 
-# %% ../nbs/02_utils.ipynb #a5beaca4
-from .core import InputError, Seed, check
-
 # %% ../nbs/02_utils.ipynb #377212c6
 def _draw_digit(ax, image, title, **text):
     "An image of 28×28 values, in any shape, under its title"
@@ -36,7 +33,7 @@ def plot_samples(
 )->Figure: # 12 images in 3 rows, each under its label
     "Draw the first 12 images of a batch"
     if len(batch_data) < 12 or len(batch_data) != len(batch_label):
-        raise InputError('plot_samples needs at least 12 images and as many labels, '
+        raise ValueError('plot_samples needs at least 12 images and as many labels, '
                          f'found {len(batch_data)} and {len(batch_label)}')
     if fig is None: fig = plt.figure(figsize=(5, 4.3), layout='compressed')
     for ax,image,label in zip(fig.subplots(3, 4).flat, batch_data, batch_label):
@@ -45,6 +42,7 @@ def plot_samples(
 
 # %% ../nbs/02_utils.ipynb #ca705b4b
 def _log_error(acc): return -np.log10(100.05-np.clip(acc, 0, 100))
+
 def _from_log_error(y): return 100.05-10**-y
 
 def _plot_curve(ax, values, title):
@@ -83,7 +81,7 @@ def plot_accuracy_metrics(
               'Test loss': test_losses, 'Test accuracy': test_acc}
     lengths = {k: len(v) for k,v in curves.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise InputError('each of the four lists needs one value per epoch, found '
+        raise ValueError('each of the four lists needs one value per epoch, found '
                          + ', '.join(f'{n} in {k.lower()}' for k,n in lengths.items()))
     if fig is None: fig = plt.figure(figsize=(8, 5), layout='constrained')
     for ax,(title,values) in zip(fig.subplots(2, 2, sharey='col').flat, curves.items()):
@@ -95,7 +93,6 @@ def set_seed(
     seed:int=0, # 0 to 2**32-1
 )->torch.Generator: # CPU generator with that seed
     "Seed Python, NumPy and torch"
-    check(seed, Seed, 'seed')
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -109,7 +106,7 @@ def plot_confusion(
     "Draw how often each digit was predicted for each label"
     counts = torch.as_tensor(confusion).cpu()
     if counts.shape != (10, 10):
-        raise InputError(f'confusion must be [10,10], found {list(counts.shape)}')
+        raise ValueError(f'confusion must be [10,10], found {list(counts.shape)}')
     if fig is None: fig = plt.figure(figsize=(5.2, 4.6), layout='constrained')
     ax, wrong = fig.subplots(), counts.clone().fill_diagonal_(0)
     shade = np.where(wrong > 0, wrong.double()+.3*wrong.max().double(), np.nan)
@@ -127,7 +124,7 @@ def plot_confusion(
 def _top_prediction(probs, labels, n):
     "The highest probability of each of `n` images, and the digit that has it"
     if tuple(probs.shape) != (n, 10) or tuple(labels.shape) != (n,) or n == 0:
-        raise InputError(f'{n} images need probabilities [{n},10] and labels [{n}], '
+        raise ValueError(f'{n} images need probabilities [{n},10] and labels [{n}], '
                          f'found {list(probs.shape)} and {list(labels.shape)}')
     return probs.max(1)
 
@@ -145,7 +142,7 @@ def plot_mistakes(
 )->Figure: # Six images per row, each with its number, label, prediction and probability
     "Draw misread images, starting with the most confident mistakes"
     if max_images < 1:
-        raise InputError(f'max_images must be at least 1, got {max_images}')
+        raise ValueError(f'max_images must be at least 1, got {max_images}')
     top, predicted = _top_prediction(probs, labels, len(images))    # [N], [N]
     wrong = (predicted != labels).nonzero()[:,0]                    # [M]
     order = top[wrong].argsort(descending=True, stable=True)
@@ -176,7 +173,7 @@ def calibration_bins(
     bins:int=15, # Number of bins of equal width, at least 1
 )->list[CalibrationBin]: # Bins with at least one prediction
     "Sort predictions by their probability, and count how many are correct"
-    if bins < 1: raise InputError(f'bins must be at least 1, got {bins}')
+    if bins < 1: raise ValueError(f'bins must be at least 1, got {bins}')
     top, predicted = _top_prediction(probs, labels, len(labels))    # [N], [N]
     at = (top.double()*bins).ceil().long().clamp(1, bins)-1         # [N] bin of each
     correct = (predicted == labels).double()                        # [N]
@@ -238,7 +235,7 @@ def wilson_interval(
 )->tuple[float, float]: # Low and high end, fractions from 0 to 1
     "95 % interval of the accuracy behind a count (Wilson, 1927)"
     if not 0 <= correct <= n or n < 1:
-        raise InputError(f'correct must be between 0 and n, and n at least 1; '
+        raise ValueError(f'correct must be between 0 and n, and n at least 1; '
                          f'got {correct} of {n}')
     z = 1.96 # Standard deviations on either side of the middle 95 %
     p, share = correct/n, z*z/n
@@ -251,7 +248,7 @@ def plot_accuracy_by(
     fig:Figure|None=None, # Figure or subfigure to draw into; None means a new one
 )->Figure: # A point with its 95 % interval for each group
     "Draw the accuracy of groups of images"
-    if not groups: raise InputError('groups must be {name: (correct, n)}, found none')
+    if not groups: raise ValueError('groups must be {name: (correct, n)}, found none')
     size = .6*len(groups)+1.5, 3
     if fig is None: fig = plt.figure(figsize=size, layout='constrained')
     ax = fig.subplots()

@@ -17,10 +17,11 @@ import torch
 from notebooks import NOTEBOOKS, ROOT, call # noqa: F401 (for the test files)
 
 from s5_mnist import data as data_module
-from s5_mnist.data import IdxFile, generated_data, load_mnist
+from s5_mnist.mnist_files import IdxFile
+from s5_mnist.data import generated_data, load_mnist
 from s5_mnist.digits import generate_digits
 from s5_mnist.preprocessing import preprocess
-from s5_mnist.pretrained import load_pretrained
+from s5_mnist.runs import load_pretrained
 from s5_mnist.runs import train
 
 matplotlib.use('Agg')

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from s5_mnist.data import MNIST_FILES, as_input, load_mnist
-from s5_mnist.pretrained import load_pretrained, pretrained_report
+from s5_mnist.mnist_files import MNIST_FILES
+from s5_mnist.data import as_input, load_mnist
+from s5_mnist.runs import load_pretrained, pretrained_report
 
 ROOT = Path(__file__).parents[1]
 SPRITE, MODULE = (ROOT/'nbs'/'demo'/f'images.{suffix}' for suffix in ('png', 'js'))

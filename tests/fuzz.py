@@ -1,7 +1,7 @@
 """Hostile input in bulk: python tests/fuzz.py --cases 100000
 
 Damages valid files and command lines at random, and passes them to everything that parses. Each case must end in a
-result or in an InputError (for command lines, a message and a status), within a second and within a gigabyte of memory.
+result or in an ValueError (for command lines, a message and a status), within a second and within a gigabyte of memory.
 Prints one line per parser, and each failure with the name that repeats it; exits with status 1 if there was one."""
 import argparse
 import collections
@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from sealing import ODD, changed, checkpoint_content, places, seal_checkpoint, seal_report
 
 from s5_mnist import checkpoints, cli, core, data, inference, runs, sweeps
-from s5_mnist.core import InputError
+
 from s5_mnist.model import Net
 from s5_mnist.preprocessing import preprocess
 from s5_mnist.recipes import Recipe, get_recipe, make_optimizer, parse_changes
@@ -192,7 +192,7 @@ class Parsers:
         read = chance.choice((preprocess, checkpoints.read_weights, checkpoints.load_history, core.read_json,
                               sweeps.read_sweep, core.check_output, lambda p: runs.load_run(p, 'cpu'), runs.resume))
         try: read(f'{self.folder}/no/{name}' if chance.random() < .5 else name)
-        except InputError as e:
+        except ValueError as e:
             assert str(e).isprintable() and len(str(e)) <= 500, 'a message that a terminal cannot show'
             raise
 
@@ -229,7 +229,7 @@ class Parsers:
             except SystemExit as e:
                 assert e.code in (None, 0, 1, 2), f'exit status {e.code}'
                 assert e.code in (None, 0) or err.getvalue().strip(), 'an error without a message'
-                if e.code: raise InputError('refused') from None
+                if e.code: raise ValueError('refused') from None
 
 
 SHARES = dict(idx_file=.2, changes=.1, declared=.15, names=.1, sweep_file=.08, run_folder=.07, weights_file=.05,
@@ -252,7 +252,7 @@ def main(cases, seed, only=None):
                     with warnings.catch_warnings():
                         warnings.simplefilter('ignore')
                         getattr(parsers, name)(random.Random(case))
-                except InputError: refused[name] += 1
+                except ValueError: refused[name] += 1
                 except (Exception, SystemExit) as e:
                     last = traceback.extract_tb(e.__traceback__)[-1]
                     at = f'{Path(last.filename).name}:{last.lineno}, as case {case!r}'

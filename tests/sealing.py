@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 
 from s5_mnist import checkpoints
-from s5_mnist.checkpoints import save_weights
+from s5_mnist.runs import save_weights
 
 ODD = (-5, 10**9, 10**25, 0, 9, True, None, 'zzz', '', [], {}, [[]], float('nan'), float('inf'), -1., 1.5,
        [[1, 2], [3]], {'a': {'b': [1]*50}})                           # Values that are not what was there

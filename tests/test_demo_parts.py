@@ -15,7 +15,7 @@ from PIL import Image
 from test_demo import new_page, runtime # noqa: F401 (fixtures)
 
 from s5_mnist.augment import random_elastic
-from s5_mnist.pretrained import load_pretrained, pretrained_report
+from s5_mnist.runs import load_pretrained, pretrained_report
 
 DEMO = ROOT/'nbs'/'demo'
 ANEW = 'python tests/demo_assets.py writes images.png and images.js anew'
@@ -71,7 +71,7 @@ def test_the_sprite_and_its_lists_are_written_anew_to_the_same(mnist, tiles):
 
 
 def test_the_claimed_number_is_printed_by_the_results_chapter():
-    claim, cells = constant('CLAIM'), json.loads((ROOT/'nbs'/'12_results.ipynb').read_text())['cells']
+    claim, cells = constant('CLAIM'), json.loads((ROOT/'nbs'/'32_results.ipynb').read_text())['cells']
     printed = ''.join(''.join(o.get('text', '')) for c in cells for o in c.get('outputs', []))
     assert '{recipe}, seed {seed}: {correct}/{n} = '.format(**claim) in printed
     headings = [line for c in cells for line in ''.join(c['source']).splitlines() if c['cell_type'] == 'markdown']

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from s5_mnist.core import InputError
+
 from s5_mnist.digits import FONTS, fit_ink, frame_digit, generate_digits, resize_image
 
 
@@ -37,7 +37,7 @@ def test_all_digits_occur_and_have_the_form_of_mnist():
 
 
 def test_no_digits_are_refused():
-    with pytest.raises(InputError, match='n must be at least 1, got 0'):
+    with pytest.raises(ValueError, match='n must be at least 1, got 0'):
         generate_digits(0)
 
 

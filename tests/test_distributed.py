@@ -13,10 +13,9 @@ import torch
 from conftest import QUICK, ROOT
 from torch.nn import functional as F
 
-from s5_mnist.core import InputError
+
 from s5_mnist.data import Batches
-from s5_mnist.distributed import (ShardedBatches, gather_batches, loss_divisor, process_group, rank, sum_over_ranks,
-                                  world_size)
+from s5_mnist.distributed import ShardedBatches, gather_batches, loss_divisor, process_group, rank, sum_over_ranks, world_size
 from s5_mnist.model import Net, init_weights
 from s5_mnist.runs import load_run, train
 
@@ -29,7 +28,7 @@ def test_alone_there_is_one_process():
     assert (rank(), world_size()) == (0, 1)
     with process_group('cpu') as device:
         assert device == torch.device('cpu') and (rank(), world_size()) == (0, 1)
-    with pytest.raises(InputError, match="device must be auto or one of .* got 'tpu'"):
+    with pytest.raises(ValueError, match="device must be auto or one of .* got 'tpu'"):
         with process_group('tpu'):
             pass
 
@@ -48,7 +47,7 @@ def test_shares_make_up_each_batch(small, size):
 
 @pytest.mark.parametrize('number, size', [(-1, 2), (2, 2), (0, 0)])
 def test_a_process_that_cannot_be_is_refused(small, number, size):
-    with pytest.raises(InputError, match=f'rank must be between 0 and {size-1}, got {number}'):
+    with pytest.raises(ValueError, match=f'rank must be between 0 and {size-1}, got {number}'):
         ShardedBatches(Batches(small.test_x, small.test_y), number, size)
 
 

@@ -20,8 +20,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from s5_mnist import checkpoints, runs
 from s5_mnist.checkpoints import load_checkpoint
-from s5_mnist.core import (InputError, Int, atomic_write, check, check_output, check_readable, locked, parse_json,
-                           printable, shown, user_path, write_csv)
+from s5_mnist.core import Int, atomic_write, check, check_output, check_readable, locked, parse_json, printable, shown, user_path, write_csv
 from s5_mnist.data import loaders
 from s5_mnist.inference import export_network, predict
 from s5_mnist.model import Net
@@ -56,28 +55,28 @@ def occupied(tmp_path):
 
 def test_what_is_there_is_not_replaced(occupied):
     for path in occupied:
-        with pytest.raises(InputError, match='exists; name another|must be a file, found a'):
+        with pytest.raises(ValueError, match='exists; name another|must be a file, found a'):
             check_output(path)
-        with pytest.raises(InputError, match='exists; name another|must be a file, found a'):
+        with pytest.raises(ValueError, match='exists; name another|must be a file, found a'):
             export_network('pretrained', 'safetensors', path)
         if path.name != 'text.txt':                               # With force, a file may be replaced, nothing else
-            with pytest.raises(InputError, match='must be a file, found a'):
+            with pytest.raises(ValueError, match='must be a file, found a'):
                 with atomic_write(path):
                     pass
-            with pytest.raises(InputError, match='must be a file, found a'):
+            with pytest.raises(ValueError, match='must be a file, found a'):
                 export_network('pretrained', 'safetensors', path, force=True)
 
 
 def test_an_export_is_replaced_only_by_force(tmp_path):
     export_network('pretrained', 'safetensors', tmp_path/'a')
-    with pytest.raises(InputError, match='exists; name another file, or use force'):
+    with pytest.raises(ValueError, match='exists; name another file, or use force'):
         export_network('pretrained', 'safetensors', tmp_path/'a')
     export_network('pretrained', 'safetensors', tmp_path/'a', force=True)
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_the_work(monkeypatch, small):
     monkeypatch.setattr('s5_mnist.sweeps.train', lambda *args, **kwargs: pytest.fail('it trained'))
-    with pytest.raises(InputError, match='/proc cannot be written'):
+    with pytest.raises(ValueError, match='/proc cannot be written'):
         sweep('fast', 1, '/proc/x.csv', small)
 
 
@@ -100,7 +99,7 @@ def test_threads_do_not_share_a_temporary_file(tmp_path):
 
 def test_a_table_in_use_is_refused(tmp_path, small):
     with locked(tmp_path/'.t.csv.lock', 'the table'):
-        with pytest.raises(InputError, match='t.csv is in use by another process'):
+        with pytest.raises(ValueError, match='t.csv is in use by another process'):
             sweep('fast', 1, tmp_path/'t.csv', small, **QUICK)
     assert len(sweep('fast', 1, tmp_path/'t.csv', small, **QUICK)) == 1
     assert [p.name for p in tmp_path.iterdir()] == ['t.csv'] and len(read_sweep(tmp_path/'t.csv')) == 1
@@ -128,7 +127,7 @@ def test_only_files_are_read(occupied):
                      lambda p: load_checkpoint(p, Net(), None, None, None)):
             if read is read_sweep and path.name == 'dangling':
                 continue                                          # A table that does not exist is a new one
-            with pytest.raises(InputError, match='must be a file, found a|does not exist|must be a table'):
+            with pytest.raises(ValueError, match='must be a file, found a|does not exist|must be a table'):
                 read(path)
 
 
@@ -136,7 +135,7 @@ def test_permission_errors_are_named(tmp_path, monkeypatch):
     (tmp_path/'f').write_text('')
     def refuse(*args): raise PermissionError(13, 'Permission denied')
     monkeypatch.setattr('s5_mnist.core.open', refuse, raising=False)
-    with pytest.raises(InputError, match='may not be read; check its permissions'):
+    with pytest.raises(ValueError, match='may not be read; check its permissions'):
         check_readable(tmp_path/'f')
 
 
@@ -146,13 +145,13 @@ def test_a_picture_runs_no_program(tmp_path, monkeypatch):
     eps = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\nshowpage\n'
     (tmp_path/'x.png').write_bytes(eps)
     for source in (tmp_path/'x.png', eps, Image.open(tmp_path/'x.png')):
-        with pytest.raises(InputError, match='not a picture in a known format'):
+        with pytest.raises(ValueError, match='not a picture in a known format'):
             preprocess(source)
 
 
 @pytest.mark.parametrize('path', ['', b'', 'a\0b', '~nobody-of-this-name/x', 3, None])
 def test_what_is_no_path_is_refused(path):
-    with pytest.raises(InputError, match='a path must name a file or folder, got'):
+    with pytest.raises(ValueError, match='a path must name a file or folder, got'):
         user_path(path)
 
 
@@ -166,7 +165,7 @@ def test_home(monkeypatch):
 @settings(max_examples=200, deadline=None)
 @given(st.text())
 def test_a_message_is_one_line_that_every_terminal_can_show(text):
-    message = str(InputError(f'{text}.png does not exist'))
+    message = str(ValueError(f'{text}.png does not exist'))
     assert message.isprintable() and len(message) <= 500
     assert printable(text) == text or not text.isprintable()
 
@@ -225,7 +224,7 @@ def test_bounds_are_kept(value):
     if 0 <= value <= 2:
         assert check(value, Int(0, 2), 'x') == value
     else:
-        with pytest.raises(InputError, match=f'x must be an integer between 0 and 2, got {value}'):
+        with pytest.raises(ValueError, match=f'x must be an integer between 0 and 2, got {value}'):
             check(value, Int(0, 2), 'x')
 
 
@@ -235,7 +234,7 @@ def test_numbers_of_numpy_are_numbers():
 
 @pytest.mark.parametrize('text', ['['*9999, '{"a":'*9999, '{"a": '+'9'*9999+'}', '{', '"x"', '[1]', '\ud800'])
 def test_hostile_json_is_refused(text):
-    with pytest.raises(InputError, match='^file (is damaged: |must be an object, got )'):
+    with pytest.raises(ValueError, match='^file (is damaged: |must be an object, got )'):
         parse_json(text.encode('utf-8', 'surrogatepass').decode('utf-8', 'replace'), dict, 'file')
 
 
@@ -246,7 +245,7 @@ def test_a_changed_report_that_was_sealed_again_is_refused_or_harmless(run_copy)
         for new in (*ODD, ...):
             seal_report(run_copy, run.net, changed(good, path, new))
             try: load_run(run_copy, 'cpu')
-            except InputError: refused += 1
+            except ValueError: refused += 1
     assert refused > 500
     seal_report(run_copy, run.net, good)
     assert load_run(run_copy, 'cpu').report == good
@@ -287,11 +286,11 @@ def test_a_changed_position_that_was_sealed_again_is_refused(partway, tmp_path):
                 continue                                          # At the end of an epoch: another true state
             rest = {k: v for k, v in content.items() if k not in plain}
             seal_checkpoint(tmp_path/'bad', rest | changed(plain, at, new))
-            with pytest.raises(InputError, match='bad'):
+            with pytest.raises(ValueError, match='bad'):
                 load_checkpoint(tmp_path/'bad', net, opt, sched, g, dls.train)
     for order in (content['state']['order'][:-1], content['state']['order']*0):
         seal_checkpoint(tmp_path/'bad', content | {'state': content['state'] | {'order': order}})
-        with pytest.raises(InputError, match='its position in the epoch is impossible'):
+        with pytest.raises(ValueError, match='its position in the epoch is impossible'):
             load_checkpoint(tmp_path/'bad', net, opt, sched, g, dls.train)
 
 
@@ -300,7 +299,7 @@ def test_a_checkpoint_of_a_validated_run_is_not_continued_on_the_test_set(small,
     (tmp_path/'run/report.json').unlink()
     content = checkpoint_content(tmp_path/'run/last.ckpt')
     seal_checkpoint(tmp_path/'run/last.ckpt', content | dict(held_out='validation'))
-    with pytest.raises(InputError, match="row 1 must be about the validation set"):
+    with pytest.raises(ValueError, match="row 1 must be about the validation set"):
         runs.resume(tmp_path/'run', small)
 
 
@@ -315,7 +314,7 @@ def test_what_does_not_belong_together_is_refused(small):
             ((frozen, SGD(frozen.parameters(), .01), None), 'opt must hold trainable parameters of net'),
             ((net, opt, StepLR(SGD(other.parameters(), .01), 1)), 'sched must be a scheduler of opt'),
             ((net, opt, ReduceLROnPlateau(opt)), 'sched must be a learning rate scheduler without a metric')):
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(ValueError, match=message):
             fit(args[0], dls.train, None, *args[1:], epochs=1)
 
 
@@ -324,16 +323,16 @@ def test_a_network_for_other_than_ten_classes_is_refused(small, outputs):
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, outputs))
     for call in (lambda: evaluate(net, loaders(small).test), lambda: predict(small.test_x[0], net),
                  lambda: fit(net, loaders(small).train, None, SGD(net.parameters(), .01), epochs=1)):
-        with pytest.raises(InputError, match=rf'net must return logits \[\d+, 10\], found \[\d+, {outputs}\]'):
+        with pytest.raises(ValueError, match=rf'net must return logits \[\d+, 10\], found \[\d+, {outputs}\]'):
             call()
 
 
 def test_networks_without_numbers_are_refused(small):
-    with pytest.raises(InputError, match='net must have parameters, found none'):
+    with pytest.raises(ValueError, match='net must have parameters, found none'):
         evaluate(torch.nn.Flatten(), loaders(small).test)
     bad = Net().eval()
     torch.nn.init.constant_(bad.fc2.bias, float('nan'))
-    with pytest.raises(InputError, match='net must return finite logits'):
+    with pytest.raises(ValueError, match='net must return finite logits'):
         predict(small.test_x[0], bad)
 
 
@@ -346,12 +345,12 @@ def test_a_network_in_half_precision_predicts(small):
 def test_images_of_another_precision_are_refused(dtype):
     net, batch = Net(), (torch.zeros(2, 1, 28, 28, dtype=dtype), torch.tensor([1, 2]))
     for call in (lambda: fit(net, [batch], None, SGD(net.parameters(), .01), epochs=1), lambda: evaluate(net, [batch])):
-        with pytest.raises(InputError, match=r'images must be float32 .* use x.to\(torch.float32\)'):
+        with pytest.raises(ValueError, match=r'images must be float32 .* use x.to\(torch.float32\)'):
             call()
 
 
 def test_data_that_are_none_are_named_briefly(small):
-    with pytest.raises(InputError, match='^data must be one of auto, mnist, digits, got a tuple$'):
+    with pytest.raises(ValueError, match='^data must be one of auto, mnist, digits, got a tuple$'):
         train('fast', tuple(small))
 
 
@@ -368,14 +367,14 @@ def test_a_kept_sweep_continues_its_runs(small, tmp_path, monkeypatch):
     same = [k for k in rows[0] if k != 'seconds']
     assert [[r[k] for k in same] for r in again] == [[r[k] for k in same] for r in rows]
     (tmp_path/'t.csv').unlink()
-    with pytest.raises(InputError, match='holds a run of another recipe or other data'):
+    with pytest.raises(ValueError, match='holds a run of another recipe or other data'):
         sweep('fast', 1, tmp_path/'t.csv', small, keep=tmp_path/'kept', bs=32, **QUICK)
 
 
 def test_a_seed_is_not_a_change(small, tmp_path):
-    with pytest.raises(InputError, match='seed cannot be changed'):
+    with pytest.raises(ValueError, match='seed cannot be changed'):
         sweep('fast', 1, tmp_path/'t.csv', small, seed=7)
-    with pytest.raises(InputError, match='bs is changed twice'):
+    with pytest.raises(ValueError, match='bs is changed twice'):
         parse_changes('bs=1,bs=2')
 
 
@@ -385,10 +384,10 @@ def test_a_seed_is_not_a_change(small, tmp_path):
 def test_rows_edited_by_hand_are_refused(small, tmp_path, change):
     row, = sweep('fast', 1, tmp_path/'t.csv', small, **QUICK)
     write_csv(tmp_path/'t.csv', [row | change])
-    with pytest.raises(InputError, match='t.csv: row 1'):
+    with pytest.raises(ValueError, match='t.csv: row 1'):
         read_sweep(tmp_path/'t.csv')
     write_csv(tmp_path/'t.csv', [row, row])
-    with pytest.raises(InputError, match='must hold each seed once'):
+    with pytest.raises(ValueError, match='must hold each seed once'):
         read_sweep(tmp_path/'t.csv')
 
 
@@ -396,9 +395,9 @@ def test_names_that_are_too_long_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for call in (lambda n: export_network('pretrained', 'safetensors', n), runs.resume, read_sweep, load_run,
                  lambda n: train('fast', 'digits', out=n)):
-        with pytest.raises(InputError, match='cannot be a path'):
+        with pytest.raises(ValueError, match='cannot be a path'):
             call('b'*300)
-    with pytest.raises(InputError, match='name must be a single word of at most 60'):
+    with pytest.raises(ValueError, match='name must be a single word of at most 60'):
         get_recipe('fast', name='a'*3000)
     export_network('pretrained', 'safetensors', 'b'*250)
     assert [p.name for p in tmp_path.iterdir()] == ['b'*250]
@@ -425,14 +424,14 @@ def test_a_resealed_training_is_refused_whatever_was_changed(partway, tmp_path):
             other(sched={'step': 5, 'get_lr': 5})]
     for content in bad:
         seal_checkpoint(tmp_path/'bad', content)
-        with pytest.raises(InputError, match='bad'):
+        with pytest.raises(ValueError, match='bad'):
             load_checkpoint(tmp_path/'bad', net, opt, sched, g, dls.train)
 
 
 def test_a_run_whose_files_were_edited_is_refused(run_copy):
     config = (run_copy/'config.json').read_text()
     (run_copy/'config.json').write_text(config.replace('"recipe": {', '"recipe": {"recipe": "fast",'))
-    with pytest.raises(InputError, match="config.json: a field must be one of .*, got 'recipe'"):
+    with pytest.raises(ValueError, match="config.json: a field must be one of .*, got 'recipe'"):
         load_run(run_copy)
     (run_copy/'config.json').write_text(config)
     lines = (run_copy/'history.csv').read_text().splitlines()
@@ -441,10 +440,10 @@ def test_a_run_whose_files_were_edited_is_refused(run_copy):
         cells = lines[-1].split(',')
         cells[head.index(column)] = value
         (run_copy/'history.csv').write_text('\n'.join([*lines[:-1], ','.join(cells)]))
-        with pytest.raises(InputError, match='history.csv'):
+        with pytest.raises(ValueError, match='history.csv'):
             load_run(run_copy)
     (run_copy/'history.csv').write_text('\n'.join([*lines[:-1], lines[-1].rpartition(',')[0]]))
-    with pytest.raises(InputError, match='must have as many cells as the first line'):
+    with pytest.raises(ValueError, match='must have as many cells as the first line'):
         load_run(run_copy)
 
 
@@ -452,7 +451,7 @@ def test_arguments_of_other_types_are_refused(tmp_path):
     for call in (lambda: train('fast', device=None), lambda: train('fast', disable=None),
                  lambda: train('fast', deterministic='no'), lambda: parse_changes(None),
                  lambda: get_recipe('best', epochs=10**400), lambda: preprocess(next(os.scandir(b'/proc')))):
-        with pytest.raises(InputError, match='must'):
+        with pytest.raises(ValueError, match='must'):
             call()
     net = torch.nn.BatchNorm1d(3)
     checkpoints.save_weights(net, tmp_path/'x', {'a': 1})             # It holds a tensor without dimensions

@@ -1,4 +1,4 @@
-"""Hostile and meaningless input: a result, or an InputError that names it."""
+"""Hostile and meaningless input: a result, or an ValueError that names it."""
 import io
 import pickle
 import struct
@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from s5_mnist.checkpoints import load_checkpoint, load_history, load_weights
-from s5_mnist.core import InputError
-from s5_mnist.data import Batches, check_digits, generated_data, loaders, parse_idx, read_mnist_file
+from s5_mnist.checkpoints import load_checkpoint
+from s5_mnist.runs import load_history, load_weights
+
+from s5_mnist.data import Batches, check_digits, generated_data, loaders, parse_idx
+from s5_mnist.mnist_files import read_mnist_file
 from s5_mnist.model import Net
 from s5_mnist.preprocessing import preprocess
 from s5_mnist.recipes import Recipe, get_recipe, make_optimizer, parse_changes
@@ -39,14 +41,14 @@ def test_idx_returns_what_was_written_and_accepts_nothing_else(array, more):
     raw = idx_bytes(torch.from_numpy(array))
     assert parse_idx(raw).equal(torch.from_numpy(array))
     for bad in (raw+b'x'+more, raw[:-1]):
-        with pytest.raises(InputError):
+        with pytest.raises(ValueError):
             parse_idx(bad)
 
 
 @MANY
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_picture_or_are_refused(raw):
-    with pytest.raises(InputError, match='the bytes'):
+    with pytest.raises(ValueError, match='the bytes'):
         preprocess(raw)
 
 
@@ -56,7 +58,7 @@ def test_any_bytes_are_a_picture_or_are_refused(raw):
 def test_any_array_is_a_digit_or_is_refused(array):
     try:
         image = preprocess(array)
-    except InputError as e:
+    except ValueError as e:
         assert 'the ndarray' in str(e)
     else:
         assert image.shape == (28, 28) and image.dtype == torch.uint8 and image.max() > 100
@@ -67,7 +69,7 @@ def test_any_array_is_a_digit_or_is_refused(array):
 def test_any_text_is_a_change_of_a_recipe_or_is_refused(text):
     try:
         recipe = get_recipe('fast', **parse_changes(text))
-    except InputError:
+    except ValueError:
         return
     assert isinstance(recipe, Recipe)
 
@@ -79,7 +81,7 @@ def test_any_text_is_a_change_of_a_recipe_or_is_refused(text):
 def test_any_value_of_a_recipe_is_in_range_or_is_refused(changes):
     try:
         r = get_recipe('fast', **changes)
-    except InputError:
+    except ValueError:
         return
     assert 1 <= r.epochs <= 100_000 and 1 <= r.bs <= 60_000 and 0 < r.lr <= 1e3
     assert 0 < r.subset_frac <= 1 and 0 < r.gamma <= 1
@@ -104,7 +106,7 @@ def test_what_is_no_set_of_digits_is_refused_everywhere(message):
     calls = [lambda: check_digits(x, y), lambda: Batches(x, y), lambda: loaders(data),
              lambda: evaluate(net, [batch]), lambda: fit(net, [batch], None, opt, None, 1)]
     for call in calls:
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(ValueError, match=message):
             call()
 
 
@@ -115,9 +117,9 @@ def test_pixels_that_are_not_finite_are_refused_everywhere(bad):
     net = Net()
     opt = torch.optim.SGD(net.parameters(), lr=.1)
     for call in (lambda: evaluate(net, [(x, Y)]), lambda: fit(net, [(x, Y)], None, opt, None, 1)):
-        with pytest.raises(InputError, match='batch: pixels must be finite, found NaN or infinity'):
+        with pytest.raises(ValueError, match='batch: pixels must be finite, found NaN or infinity'):
             call()
-    with pytest.raises(InputError, match=r'must hold values in .0,1. or .0,255., found .*(nan|inf)'):
+    with pytest.raises(ValueError, match=r'must hold values in .0,1. or .0,255., found .*(nan|inf)'):
         preprocess(x[2])
 
 
@@ -145,12 +147,12 @@ def test_nothing_is_executed(tmp_path, monkeypatch, run_copy, small_run):
     monkeypatch.chdir(tmp_path)
     net, g = Net(), torch.Generator()
     opt, sched = make_optimizer(net, small_run.recipe, 2)
-    with pytest.raises(InputError), monkeypatch.context() as m:   # Loaded without care, it does run
+    with pytest.raises(ValueError), monkeypatch.context() as m:   # Loaded without care, it does run
         m.setattr(pickle, 'Unpickler', pickle.Unpickler)
         pickle.loads(evils()[0]).close()
         assert (tmp_path/'ran').exists()
         (tmp_path/'ran').unlink()
-        raise InputError
+        raise ValueError
     for evil in evils():
         (tmp_path/'evil').write_bytes(evil)
         calls = [lambda: load_checkpoint('evil', net, opt, sched, g), lambda: load_weights(net, 'evil'),
@@ -168,6 +170,6 @@ def test_nothing_is_executed(tmp_path, monkeypatch, run_copy, small_run):
                 finally: (run_copy/name).write_bytes(good)
             calls.append(open_run)
         for call in calls:
-            with pytest.raises(InputError):
+            with pytest.raises(ValueError):
                 call()
     assert not (tmp_path/'ran').exists()

@@ -8,14 +8,13 @@ import torch
 from drawings import drawn
 from PIL import Image
 
-from s5_mnist.core import InputError
+
 from s5_mnist.digits import generate_digits
-from s5_mnist.inference import (PixelInput, as_input, export_network, export_onnx, feature_maps, occlusion_map,
-                                plot_feature_maps, plot_filters, plot_occlusion, predict)
+from s5_mnist.inference import PixelInput, as_input, export_network, export_onnx, feature_maps, occlusion_map, plot_feature_maps, plot_filters, plot_occlusion, predict
 from s5_mnist.model import Net, init_weights
 from s5_mnist.numbers import read_numbers
 from s5_mnist.preprocessing import preprocess
-from s5_mnist.pretrained import pretrained_report
+from s5_mnist.runs import pretrained_report
 from s5_mnist.utils import set_seed
 
 
@@ -47,7 +46,7 @@ def test_one_or_many(net, tmp_path):
     one, (a, b) = predict(tmp_path/'three.png', net), predict([tmp_path/'three.png', drawn('8')], net)
     assert (one.digit, a.digit, b.digit) == (3, 3, 8) and one.name == str(tmp_path/'three.png')
     assert predict([], net) == []
-    with pytest.raises(InputError, match='picture 1: the Image is blank'):
+    with pytest.raises(ValueError, match='picture 1: the Image is blank'):
         predict([drawn('3'), Image.new('L', (50, 50))], net)
 
 
@@ -60,7 +59,7 @@ def test_a_run_predicts_with_its_own_network(small_run):
 
 @pytest.mark.parametrize('net', ['pretrained', 7, object()])
 def test_anything_but_a_network_is_refused(net):
-    with pytest.raises(InputError, match=f'net must be a torch module, found {type(net).__name__}; pass run.net'):
+    with pytest.raises(ValueError, match=f'net must be a torch module, found {type(net).__name__}; pass run.net'):
         predict(drawn('2'), net)
 
 
@@ -92,7 +91,7 @@ def test_an_occlusion_map_is_what_blanking_takes_away(net, two):
 
 @pytest.mark.parametrize('size', [0, -1, 4, 29, 2.5])
 def test_a_patch_has_a_centre(size, net, two):
-    with pytest.raises(InputError, match='size must be odd and from 1 to 27, got'):
+    with pytest.raises(ValueError, match='size must be odd and from 1 to 27, got'):
         occlusion_map(net, two, size)
 
 
@@ -174,7 +173,7 @@ def test_export_leaves_the_network_as_it_was(tmp_path):
 
 def test_export_without_its_packages_says_what_to_install(net, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxscript', None)
-    with pytest.raises(InputError, match=r"pip install 's5_mnist\[export\]'"):
+    with pytest.raises(ValueError, match=r"pip install 's5_mnist\[export\]'"):
         export_onnx(net, tmp_path/'x.onnx')
     assert not list(tmp_path.iterdir())
 
@@ -185,7 +184,7 @@ def test_a_network_is_exported_by_name(tmp_path, monkeypatch):
     assert pretrained_report('s5_mnist.safetensors') == pretrained_report() | dict(weights='float32')
     for options, said in (({'format': 'pickle'}, "format must be one of onnx, safetensors, got 'pickle'"),
                           ({'format': 'safetensors', 'maps': True}, 'maps and half need onnx, got safetensors')):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(ValueError, match=said):
             export_network('pretrained', **options)
     assert [p.name for p in tmp_path.iterdir()] == ['s5_mnist.safetensors']
 
@@ -207,5 +206,5 @@ def test_a_quantised_network_predicts_without_typicality(net):
 def test_a_network_that_returns_something_else_is_refused(net):
     class Pair(torch.nn.Module):
         def forward(self, x): return net(x), None
-    with pytest.raises(InputError, match='tuple'):
+    with pytest.raises(ValueError, match='tuple'):
         predict(drawn('4'), Pair())

@@ -3,7 +3,7 @@ import pytest
 import torch
 from conftest import flat
 
-from s5_mnist.core import InputError
+
 from s5_mnist.model import LayerStats, Net, init_weights, layer_stats, summary_table
 
 
@@ -26,7 +26,7 @@ def test_features_and_classify_make_up_the_network():
 
 @pytest.mark.parametrize('shape', [(1, 1, 20, 20), (1, 3, 28, 28), (28, 28), (1, 28, 28), (4, 1, 28, 32)])
 def test_images_of_another_shape_are_refused(shape):
-    with pytest.raises(InputError, match=r'images must be \[B,1,28,28\], found \['):
+    with pytest.raises(ValueError, match=r'images must be \[B,1,28,28\], found \['):
         Net()(torch.zeros(shape))
 
 
@@ -47,7 +47,7 @@ def test_orthogonal_weights_are_orthogonal():
 
 
 def test_an_unknown_initialisation_is_refused():
-    with pytest.raises(InputError, match="init must be default or orthogonal, got 'zeros'"):
+    with pytest.raises(ValueError, match="init must be default or orthogonal, got 'zeros'"):
         init_weights(Net(), 'zeros')
 
 

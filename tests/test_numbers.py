@@ -8,7 +8,7 @@ from drawings import beside, drawn, file_of
 from PIL import Image, ImageDraw
 
 import s5_mnist
-from s5_mnist.core import InputError
+
 from s5_mnist.numbers import Numbers, _best_path, _find_cuts, _split_numbers, compose_number, read_numbers
 
 
@@ -146,14 +146,14 @@ def test_a_sure_result_names_nothing_to_check(net):
     (np.full((90, 90), 255, np.uint8), 'the ndarray is blank'), (None, 'the NoneType is not a picture'),
     ('nowhere.png', 'nowhere.png does not exist'), (torch.zeros(2, 30, 30), r'found \[2, 30, 30\]'), (b'x', 'known format')])
 def test_bad_pictures_are_refused(source, said):
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(ValueError, match=said):
         read_numbers(source)
 
 
 def test_bad_options_are_refused(net):
-    with pytest.raises(InputError, match='at_least'):
+    with pytest.raises(ValueError, match='at_least'):
         read_numbers(drawn('2'), net, 90)
-    with pytest.raises(InputError, match='net must be a torch module, found str'):
+    with pytest.raises(ValueError, match='net must be a torch module, found str'):
         read_numbers(drawn('2'), 'best')
 
 

@@ -8,8 +8,8 @@ import pytest
 from conftest import NOTEBOOKS, ROOT
 from notebooks import SKIPPED, WIDGET, cells, figures, marked, run, source, text
 
-from s5_mnist.benchmark import assignment_seconds
-from s5_mnist.checkpoints import load_history
+from s5_mnist.speed import assignment_seconds
+from s5_mnist.runs import load_history
 from s5_mnist.recipes import RECIPES, first_cycle
 from s5_mnist.sweeps import mean_interval, read_sweep
 

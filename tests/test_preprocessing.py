@@ -11,11 +11,10 @@ from drawings import FLAGGED, apart, beside, drawn, file_of, noise
 from PIL import Image, ImageDraw, ImageFilter
 
 from s5_mnist import preprocessing
-from s5_mnist.core import InputError
+
 from s5_mnist.data import as_input
 from s5_mnist.inference import predict
-from s5_mnist.preprocessing import (MAX_PIXELS, STROKE_WIDTHS, _drop_flag, _stroke_width, preprocess,
-                                    preprocess_stages, read_picture, source_name)
+from s5_mnist.preprocessing import MAX_PIXELS, STROKE_WIDTHS, _drop_flag, _stroke_width, preprocess, preprocess_stages, read_picture, source_name
 
 
 def slow(*values):
@@ -144,7 +143,7 @@ def test_blank_paper_is_blank_in_any_light(shade, grain):
     y, x = np.mgrid[-1:1:300j, -1:1:400j]
     for light in (x/2+.5, x/4+y/4+.5, (x*x+y*y)/2):
         paper = 230-shade*light+np.random.default_rng(0).normal(0, grain, x.shape)
-        with pytest.raises(InputError, match='is blank|holds no digit|holds only noise'):
+        with pytest.raises(ValueError, match='is blank|holds no digit|holds only noise'):
             preprocess(paper.clip(0, 255).astype(np.uint8))
 
 
@@ -172,7 +171,7 @@ def test_ten_digits_by_any_brush(width, size, net):
 def test_two_digits_are_refused(width, gap):
     "Squeezed into one image, they would be read as a third"
     for digits in ('10', '42', '57', '83', '96', '11', '2024'):
-        with pytest.raises(InputError, match='the ndarray holds two shapes; use a picture of one digit, or read_numbers'):
+        with pytest.raises(ValueError, match='the ndarray holds two shapes; use a picture of one digit, or read_numbers'):
             preprocess(beside(digits, width, gap))
 
 
@@ -209,7 +208,7 @@ def test_a_tight_crop_loses_nothing(n, mnist, net):
     def read(a):
         try:
             return predict(a, net).digit
-        except InputError: # Refused: not read
+        except ValueError: # Refused: not read
             return -1
     for crops in (crops, [255-a for a in crops]):
         found = torch.tensor([read(a) for a in crops])
@@ -280,9 +279,9 @@ def test_bad_files_are_named(name, tmp_path):
     data, said = BAD[name]
     (tmp_path/name).write_bytes(data)
     for source in (tmp_path/name, str(tmp_path/name)):
-        with pytest.raises(InputError, match=f'{name} {said}'):
+        with pytest.raises(ValueError, match=f'{name} {said}'):
             predict(source)
-    with pytest.raises(InputError, match=f'the bytes object {said}'):
+    with pytest.raises(ValueError, match=f'the bytes object {said}'):
         preprocess(data)
 
 
@@ -299,12 +298,12 @@ def test_bad_files_are_named(name, tmp_path):
     (np.full((30, 30), 'x'), 'the ndarray must hold numbers, found <U1'),
     (np.zeros((30, 30), complex), 'the ndarray must hold numbers, found complex128; convert it first')])
 def test_bad_values_are_named(source, said):
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(ValueError, match=said):
         preprocess(source)
 
 
 def test_a_folder_is_no_picture(tmp_path):
-    with pytest.raises(InputError, match=f'{tmp_path.name} must be a file, found a folder'):
+    with pytest.raises(ValueError, match=f'{tmp_path.name} must be a file, found a folder'):
         preprocess(tmp_path)
 
 

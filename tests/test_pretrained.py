@@ -5,11 +5,11 @@ import torch
 from conftest import QUICK, ROOT
 
 from s5_mnist import cli
-from s5_mnist.checkpoints import save_weights
-from s5_mnist.core import InputError
+from s5_mnist.runs import save_weights
+
 from s5_mnist.data import loaders
 from s5_mnist.model import Net
-from s5_mnist.pretrained import PRETRAINED, load_network, load_pretrained, pretrained_report, save_pretrained
+from s5_mnist.runs import PRETRAINED, load_network, load_pretrained, pretrained_report, save_pretrained
 from s5_mnist.recipes import RECIPES, recipe_from_fields
 from s5_mnist.runs import train
 from s5_mnist.sweeps import read_sweep, recipe_settings
@@ -65,7 +65,7 @@ def test_save_pretrained_reports_what_the_file_scores(small, small_run, tmp_path
 
 def test_a_run_scored_on_validation_images_is_refused(small, tmp_path):
     run = train('fast', small, tmp_path/'run', n_valid=40, bs=200, **QUICK)
-    with pytest.raises(InputError, match='run must have n_valid=0, found 40: it was scored on validation images'):
+    with pytest.raises(ValueError, match='run must have n_valid=0, found 40: it was scored on validation images'):
         save_pretrained(run, tmp_path/'w', loaders(small).test)
     assert not (tmp_path/'w').exists()
 
@@ -75,11 +75,11 @@ def test_networks_by_name(small, small_run):
     assert (report, data) == (pretrained_report(), 'MNIST') and net.fc2.bias.equal(load_pretrained().fc2.bias)
     net, report, data = load_network(str(small_run.path), 'cpu')
     assert report['seed'] == 6 and data == small.name and net.fc2.bias.equal(small_run.net.fc2.bias)
-    with pytest.raises(InputError, match='nowhere/config.json does not exist'):
+    with pytest.raises(ValueError, match='nowhere/config.json does not exist'):
         load_network('nowhere')
 
 
 def test_a_file_without_a_report_is_refused(tmp_path):
     save_weights(Net(), tmp_path/'w', {})
-    with pytest.raises(InputError, match='w must be a file of s5_mnist, found no report in it'):
+    with pytest.raises(ValueError, match='w must be a file of s5_mnist, found no report in it'):
         pretrained_report(tmp_path/'w')

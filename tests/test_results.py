@@ -7,7 +7,7 @@ import statistics
 import pytest
 from conftest import ROOT
 
-from s5_mnist.benchmark import RUNGS
+from s5_mnist.speed import RUNGS
 from s5_mnist.recipes import RECIPES, get_recipe
 from s5_mnist.sweeps import mean_interval, read_sweep, sweep_scores
 
@@ -69,7 +69,7 @@ def test_published_figures_have_a_source():
 
 
 def test_the_doubtful_labels_are_those_that_most_people_did_not_choose():
-    source = json.loads((ROOT/'nbs/12_results.ipynb').read_text())
+    source = json.loads((ROOT/'nbs/32_results.ipynb').read_text())
     cell, = (c for c in map(''.join, (c['source'] for c in source['cells'])) if 'doubted = [' in c)
     doubted = list(map(int, re.search(r'doubted = \[([\d,\s]+)\]', cell)[1].split(',')))
     with open(ROOT/'tests/label_votes.csv', newline='') as f:

@@ -20,7 +20,7 @@ from survival import same_run
 
 from s5_mnist import runs
 from s5_mnist.checkpoints import load_checkpoint
-from s5_mnist.core import InputError
+
 from s5_mnist.data import DigitData, loaders
 from s5_mnist.device import COMPUTE_OPTIONS, native_bf16, pick_compute_options
 from s5_mnist.model import Net
@@ -157,23 +157,23 @@ def flip(path, at):
 ])
 def test_a_damaged_folder_is_refused(run_copy, change, message):
     change(run_copy)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueError, match=message):
         load_run(run_copy, 'cpu')
 
 
 def test_a_folder_with_a_run_is_left_alone(run_copy, small):
     before = {n: (run_copy/n).read_bytes() for n in os.listdir(run_copy)}
-    with pytest.raises(InputError, match='copy must be empty, found files in it; choose another folder$'):
+    with pytest.raises(ValueError, match='copy must be empty, found files in it; choose another folder$'):
         train('fast', small, run_copy, **QUICK)
     assert before == {n: (run_copy/n).read_bytes() for n in os.listdir(run_copy)}
     (run_copy/'report.json').unlink()
-    with pytest.raises(InputError, match='or continue the run in it: s5_train --resume .*copy$'):
+    with pytest.raises(ValueError, match='or continue the run in it: s5_train --resume .*copy$'):
         train('fast', small, run_copy, **QUICK)
 
 
 def test_nothing_of_somebody_else_s_is_overwritten(small, tmp_path):
     (tmp_path/'report.json').write_text('mine')
-    with pytest.raises(InputError, match='must be empty, found files in it; choose another folder'):
+    with pytest.raises(ValueError, match='must be empty, found files in it; choose another folder'):
         train('fast', small, tmp_path, **QUICK)
     assert (tmp_path/'report.json').read_text() == 'mine' and os.listdir(tmp_path) == ['report.json']
 
@@ -186,7 +186,7 @@ def test_default_folders_are_new(small, tmp_path, monkeypatch):
 
 def test_unwritable_folder(small, tmp_path):
     (tmp_path/'file').write_text('')
-    with pytest.raises(InputError, match='run must be a folder, but .*; name another folder'):
+    with pytest.raises(ValueError, match='run must be a folder, but .*; name another folder'):
         train('fast', small, tmp_path/'file'/'run', **QUICK)
 
 
@@ -216,7 +216,7 @@ def test_train_uses_what_the_machine_has_unless_it_is_disabled(small, tmp_path, 
     plain = train('fast', small, tmp_path/'plain', disable=','.join(COMPUTE_OPTIONS), **QUICK)
     assert not any(plain.report[s] for s in COMPUTE_OPTIONS) and len(calls) == cpu.retain_freed_memory
     assert plain.net.conv2.weight.is_contiguous()
-    with pytest.raises(InputError, match="must name some of channels_last, retain_freed_memory, fused, got 'warp'"):
+    with pytest.raises(ValueError, match="must name some of channels_last, retain_freed_memory, fused, got 'warp'"):
         train('fast', small, tmp_path/'x', disable='warp')
     assert not (tmp_path/'x').exists()
 
@@ -265,7 +265,7 @@ def test_stopped_three_times_and_resumed_it_is_the_same(whole, tmp_path):
                 if k: resume(tmp_path/'run', digits, device='cpu')
                 else: train('fast', digits, tmp_path/'run', **QUICK, **survival.CHANGES)
         assert stopped.value.signal_number == signal.SIGINT and isinstance(stopped.value, KeyboardInterrupt)
-        with pytest.raises(InputError, match='is not finished; continue with: s5_train --resume .*run'):
+        with pytest.raises(ValueError, match='is not finished; continue with: s5_train --resume .*run'):
             load_run(tmp_path/'run')
     resume(tmp_path/'run', digits, device='cpu')
     assert same_run(whole, tmp_path/'run') and signal.getsignal(signal.SIGINT) is before
@@ -296,20 +296,20 @@ def stopped_run(path, **changes):
 def test_a_folder_in_use_is_refused(small, tmp_path):
     stopped_run(tmp_path/'run')
     with FileLock(tmp_path/'run'/'.lock'):
-        with pytest.raises(InputError, match='run is in use by another process'):
+        with pytest.raises(ValueError, match='run is in use by another process'):
             resume(tmp_path/'run', small, device='cpu')
     assert resume(tmp_path/'run', small, device='cpu').report['n'] == 130
 
 
 def test_a_finished_run_is_not_resumed(run_copy, small):
     before = {p.name: p.read_bytes() for p in run_copy.iterdir()}
-    with pytest.raises(InputError, match='copy is finished; s5_eval scores it, load_run loads it'):
+    with pytest.raises(ValueError, match='copy is finished; s5_eval scores it, load_run loads it'):
         resume(run_copy, small, device='cpu')
     assert before == {p.name: p.read_bytes() for p in run_copy.iterdir()} and '.lock' not in before
 
 
 def test_a_folder_without_a_run_is_not_resumed(small, tmp_path):
-    with pytest.raises(InputError, match='nothing is not a run; name the folder of a stopped run'):
+    with pytest.raises(ValueError, match='nothing is not a run; name the folder of a stopped run'):
         resume(tmp_path/'nothing', small)
     assert not (tmp_path/'nothing').exists()
 
@@ -317,15 +317,15 @@ def test_a_folder_without_a_run_is_not_resumed(small, tmp_path):
 def test_files_of_another_run_are_refused(small, tmp_path):
     a, b = stopped_run(tmp_path/'a'), stopped_run(tmp_path/'b', seed=1)
     shutil.copy(b/'last.ckpt', a/'last.ckpt')
-    with pytest.raises(InputError, match='last.ckpt belongs to another run: expected seed=.*, found '):
+    with pytest.raises(ValueError, match='last.ckpt belongs to another run: expected seed=.*, found '):
         resume(a, small, device='cpu')
     data = (b/'last.ckpt').read_bytes()
     (b/'last.ckpt').write_bytes(data[:-1])
-    with pytest.raises(InputError, match='last.ckpt is damaged: its checksum does not match its content'):
+    with pytest.raises(ValueError, match='last.ckpt is damaged: its checksum does not match its content'):
         resume(b, small, device='cpu')
-    with pytest.raises(InputError, match='b needs the data it started with: expected generated .*, found others'):
+    with pytest.raises(ValueError, match='b needs the data it started with: expected generated .*, found others'):
         resume(b, small._replace(name='others'), device='cpu')
-    with pytest.raises(InputError, match="b was trained on 'generated digits .*', which cannot be loaded by name"):
+    with pytest.raises(ValueError, match="b was trained on 'generated digits .*', which cannot be loaded by name"):
         resume(b, device='cpu')
 
 
@@ -333,7 +333,7 @@ def test_data_sets_that_can_be_loaded_by_name():
     assert [dataset_kind(n, 'x') for n in ('MNIST', 'generated digits')] == ['mnist', 'digits']
     for name in ('mine', None, ''):
         message = f'x was trained on {name!r}, which cannot be loaded by name; choose a data set'
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(ValueError, match=message):
             dataset_kind(name, 'x')
 
 
@@ -367,7 +367,7 @@ def test_a_folder_that_vanishes_comes_back(small, tmp_path, monkeypatch):
 
 
 def test_a_training_that_diverges_keeps_the_checkpoint_before(small, tmp_path):
-    with pytest.raises(InputError, match='the loss is .*; .*last.ckpt holds the last good state'):
+    with pytest.raises(ValueError, match='the loss is .*; .*last.ckpt holds the last good state'):
         train('s5', small, tmp_path/'run', epochs=9, lr=300., save_interval_s=0., **QUICK)
     other, g = Net(), torch.Generator()
     opt, sched = make_optimizer(other, RECIPES['s5'], 1)
@@ -377,7 +377,7 @@ def test_a_training_that_diverges_keeps_the_checkpoint_before(small, tmp_path):
 
 def test_the_save_interval_has_a_range(small, tmp_path):
     for interval in (-1., float('nan')):
-        with pytest.raises(InputError, match=f'save_interval_s must be a number between 0 and .*, got {interval}'):
+        with pytest.raises(ValueError, match=f'save_interval_s must be a number between 0 and .*, got {interval}'):
             train('fast', small, tmp_path/str(interval), save_interval_s=interval, **QUICK)
         assert not (tmp_path/str(interval)).exists()
 

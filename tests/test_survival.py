@@ -14,7 +14,7 @@ from conftest import QUICK
 from survival import same_run
 
 from s5_mnist import cli, runs
-from s5_mnist.core import InputError
+
 from s5_mnist.runs import resume, train
 
 KILLS = int(os.environ.get('S5_KILLS', 20))
@@ -106,9 +106,9 @@ def test_a_folder_in_use_is_refused_until_its_process_is_dead(start, tmp_path):
         while not (tmp_path/'ready').exists():
             assert process.is_alive()
             time.sleep(.02)
-        with pytest.raises(InputError, match='is in use by another process'):
+        with pytest.raises(ValueError, match='is in use by another process'):
             resume(tmp_path/'run', survival.digits(), device='cpu')
-        with pytest.raises(InputError, match='must be empty, found files in it'):
+        with pytest.raises(ValueError, match='must be empty, found files in it'):
             train('fast', survival.digits(), tmp_path/'run', **QUICK)
     finally:
         process.kill()

@@ -8,14 +8,13 @@ import torch
 from conftest import QUICK, ROOT
 
 from s5_mnist import sweeps
-from s5_mnist.core import InputError, write_csv
+from s5_mnist.core import write_csv
 from s5_mnist.data import Batches
 from s5_mnist.recipes import RECIPES, Recipe, get_recipe
 from s5_mnist.runs import load_run, train
-from s5_mnist.sweeps import (fold_table, mean_interval, misread_images, read_sweep, recipe_settings, sweep, sweep_line,
-                             sweep_scores, sweep_table)
+from s5_mnist.sweeps import fold_table, mean_interval, misread_images, read_sweep, recipe_settings, sweep, sweep_line, sweep_scores, sweep_table
 from s5_mnist.training import evaluate
-from s5_mnist.validation import best_logit_scale, fold_positions
+from s5_mnist.sweeps import best_logit_scale, fold_positions
 
 RUNS = ROOT/'nbs/runs'
 
@@ -115,11 +114,11 @@ def test_folds_are_continued_and_not_mixed_with_others(small, folded, tmp_path, 
     assert started == [f'{small.name}, fold {i} of 3' for i in (2, 3)]
     assert [r['misread'] for r in again] == [r['misread'] for r in rows]
     for kw in (dict(folds=2), dict()):
-        with pytest.raises(InputError, match='must hold runs of fast'):
+        with pytest.raises(ValueError, match='must hold runs of fast'):
             sweep('fast', 1, tmp_path/'f.csv', small, **QUICK, **kw)
-    with pytest.raises(InputError, match='n_valid must be 0 with folds, got 50'):
+    with pytest.raises(ValueError, match='n_valid must be 0 with folds, got 50'):
         sweep('fast', 1, tmp_path/'g.csv', small, folds=2, n_valid=50, **QUICK)
-    with pytest.raises(InputError, match='folds must be an integer between 2 and 100'):
+    with pytest.raises(ValueError, match='folds must be an integer between 2 and 100'):
         sweep('fast', 1, tmp_path/'g.csv', small, folds=1, **QUICK)
 
 
@@ -128,7 +127,7 @@ def test_folds_are_continued_and_not_mixed_with_others(small, folded, tmp_path, 
 def test_damaged_rows_of_folds_are_refused(folded, tmp_path, name, value):
     row = folded[0][0] | {name: value}
     write_csv(tmp_path/'f.csv', [row])
-    with pytest.raises(InputError, match=f'{name}.*|row 1'):
+    with pytest.raises(ValueError, match=f'{name}.*|row 1'):
         read_sweep(tmp_path/'f.csv')
 
 
@@ -140,16 +139,16 @@ def test_candidates_are_compared_on_the_folds_that_both_have(folded):
     n = sum(int(r['validation_n']) for r in rows[:2])
     assert f' {-100*wrong/n:+.3f} ' in line and line.split()[1:3] == ['0', f'{n:,}']
     assert base.split()[3:4] == [str(sum(len(misread_images(r)) for r in rows))]
-    with pytest.raises(InputError, match='same folds'):
+    with pytest.raises(ValueError, match='same folds'):
         fold_table({'a': rows, 'b': [r | dict(seed='7') for r in rows]})
 
 
 def test_a_sweep_refuses_rows_of_another(small, table):
     before = table.read_bytes()
     for kw in (dict(bs=32), dict(n_valid=50)):
-        with pytest.raises(InputError, match='must hold runs of fast .* has rows of fast on generated .* with other'):
+        with pytest.raises(ValueError, match='must hold runs of fast .* has rows of fast on generated .* with other'):
             sweep('fast', 2, table, small, **QUICK, **kw)
-    with pytest.raises(InputError, match='must hold runs of fast on mine with'):
+    with pytest.raises(ValueError, match='must hold runs of fast on mine with'):
         sweep('fast', 2, table, small._replace(name='mine'), **QUICK)
     assert table.read_bytes() == before
 
@@ -160,20 +159,20 @@ def test_a_sweep_refuses_rows_of_another(small, table):
     lambda t: '\x00'], ids=['another', 'empty', 'short row', 'long row', 'settings', 'count', 'column', 'null'])
 def test_a_sweep_refuses_what_is_no_table(small, table, damage):
     table.write_text(text := damage(table.read_text()))
-    with pytest.raises(InputError, match='fast.csv(: row 1.* must|: row 1: settings is damaged| must be a table that sweep wrote, but it holds)'):
+    with pytest.raises(ValueError, match='fast.csv(: row 1.* must|: row 1: settings is damaged| must be a table that sweep wrote, but it holds)'):
         sweep('fast', 2, table, small, **QUICK)
     assert table.read_text() == text
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path/'x.csv').write_bytes(b'\xff\xfe\x00')
-    with pytest.raises(InputError, match='must be a table that sweep wrote'):
+    with pytest.raises(ValueError, match='must be a table that sweep wrote'):
         read_sweep(tmp_path/'x.csv')
     assert read_sweep(tmp_path/'none.csv') == []
 
 
 def test_no_seeds_are_refused(small, tmp_path):
-    with pytest.raises(InputError, match='seeds must be an integer between 1 and 10,000, got 0'):
+    with pytest.raises(ValueError, match='seeds must be an integer between 1 and 10,000, got 0'):
         sweep('fast', 0, tmp_path/'new.csv', small)
     assert not list(tmp_path.iterdir())
 
@@ -208,7 +207,7 @@ def test_the_interval_is_student_s(n, t):
 
 @pytest.mark.parametrize('values', [[], [1.]])
 def test_an_interval_needs_two_values(values):
-    with pytest.raises(InputError, match=f'an interval needs at least two values, got {len(values)} values'):
+    with pytest.raises(ValueError, match=f'an interval needs at least two values, got {len(values)} values'):
         mean_interval(values)
 
 

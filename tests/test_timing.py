@@ -6,11 +6,10 @@ import torch
 
 from s5_mnist import timing
 from s5_mnist.augment import s5_transforms
-from s5_mnist.core import InputError
+
 from s5_mnist.data import loaders
 from s5_mnist.device import ComputeOptions
-from s5_mnist.timing import (Rung, matmul_peak, save_raw_mnist, time_command, time_inference, time_job, time_rung,
-                             time_scoring)
+from s5_mnist.speed import Rung, matmul_peak, save_raw_mnist, time_command, time_inference, time_job, time_rung, time_scoring
 
 
 @pytest.fixture
@@ -71,7 +70,7 @@ def test_a_command_is_timed_with_its_memory():
 
 
 def test_a_failed_command_is_no_measurement():
-    with pytest.raises(InputError, match='(?s)failed: .*ModuleNotFoundError'):
+    with pytest.raises(ValueError, match='(?s)failed: .*ModuleNotFoundError'):
         time_command('-c', 'import nothing_of_this_name')
 
 

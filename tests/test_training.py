@@ -10,7 +10,7 @@ from conftest import flat
 from torch.optim import SGD
 from torch.utils.data import DataLoader, TensorDataset
 
-from s5_mnist.core import InputError
+
 from s5_mnist.data import Batches, DigitData, loaders
 from s5_mnist.model import Net, init_weights
 from s5_mnist.training import EpochState, History, evaluate, fit, train_epoch, validate_batches
@@ -89,15 +89,15 @@ def test_a_network_with_nan_gets_no_score(small):
     net = Net()
     with torch.no_grad():
         net.fc2.bias[3] = float('nan')
-    with pytest.raises(InputError, match='the loss is nan: check the images and weights for NaN or infinity'):
+    with pytest.raises(ValueError, match='the loss is nan: check the images and weights for NaN or infinity'):
         evaluate(net, loaders(small).test)
 
 
 def test_no_epochs_are_refused(small):
     net = Net()
-    with pytest.raises(InputError, match='epochs must be an integer between 1 and 100,000, got 0'):
+    with pytest.raises(ValueError, match='epochs must be an integer between 1 and 100,000, got 0'):
         fit(net, loaders(small).train, None, SGD(net.parameters(), lr=0.01), None, epochs=0)
-    with pytest.raises(InputError, match='sched must be a learning rate scheduler without a metric, got 3'):
+    with pytest.raises(ValueError, match='sched must be a learning rate scheduler without a metric, got 3'):
         fit(net, loaders(small).train, None, SGD(net.parameters(), lr=0.01), 3)
 
 
@@ -106,15 +106,15 @@ def test_a_loss_that_is_not_finite_ends_the_training(small, bad):
     net = init_weights(Net(), generator=set_seed(0))
     torch.nn.init.constant_(net.fc2.bias, bad)
     batch = (torch.zeros(4, 1, 28, 28), torch.zeros(4, dtype=torch.int64))
-    with pytest.raises(InputError, match='the loss is (nan|inf) in epoch 1, step 1: lower the learning rate'):
+    with pytest.raises(ValueError, match='the loss is (nan|inf) in epoch 1, step 1: lower the learning rate'):
         fit(net, [batch], None, SGD(net.parameters(), lr=0.01), None, epochs=2)
 
 
 def test_empty_loader_is_refused():
     net = Net()
-    with pytest.raises(InputError, match='expected at least one image to train on, found none'):
+    with pytest.raises(ValueError, match='expected at least one image to train on, found none'):
         fit(net, [], None, SGD(net.parameters(), lr=0.01), None)
-    with pytest.raises(InputError, match='expected at least one image to score, found none'):
+    with pytest.raises(ValueError, match='expected at least one image to score, found none'):
         evaluate(net, [])
 
 
@@ -151,7 +151,7 @@ def test_what_is_not_a_batch_is_refused(batch, message):
     net = Net()
     for call in (lambda: list(validate_batches([batch])), lambda: evaluate(net, [batch]),
                  lambda: fit(net, [batch], None, SGD(net.parameters(), lr=.1))):
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(ValueError, match=message):
             call()
 
 
@@ -171,7 +171,7 @@ def test_evaluate_leaves_weights_and_modes_alone(small):
     before, modes = flat(net).clone(), [m.training for m in net.modules()]
     evaluate(net, loaders(small).test)
     assert flat(net).equal(before) and [m.training for m in net.modules()] == modes
-    with pytest.raises(InputError):
+    with pytest.raises(ValueError):
         evaluate(net, [(torch.zeros(1), torch.zeros(1))])
     assert [m.training for m in net.modules()] == modes           # Not after an error either
 
@@ -241,7 +241,7 @@ def test_progress_within_an_epoch_is_counted():
     state.add(torch.tensor(6.), torch.tensor(2), 4)
     state.add(torch.tensor(2.), torch.tensor(1), 1)
     assert (float(state.loss_sum), int(state.correct), state.n, state.step) == (8, 3, 5, 2)
-    with pytest.raises(InputError, match='the loss is inf in epoch 2, step 3: lower the learning rate'):
+    with pytest.raises(ValueError, match='the loss is inf in epoch 2, step 3: lower the learning rate'):
         state.add(torch.tensor(math.inf), torch.tensor(0), 1)
 
 

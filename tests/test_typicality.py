@@ -10,13 +10,12 @@ from conftest import STROKES
 from drawings import drawn
 from PIL import Image, ImageDraw
 
-from s5_mnist.core import InputError
+
 from s5_mnist.digits import generate_digits
 from s5_mnist.inference import predict
 from s5_mnist.model import Net
-from s5_mnist.pretrained import load_pretrained
-from s5_mnist.typicality import (NON_DIGITS, TYPICAL, fit_typicality, load_typicality_head, make_non_digits,
-                                 measure_typicality)
+from s5_mnist.runs import load_pretrained
+from s5_mnist.typicality import NON_DIGITS, TYPICAL, fit_typicality, load_typicality_head, make_non_digits, measure_typicality
 
 
 
@@ -33,7 +32,7 @@ def doubted(picture):
     "Whether a picture is refused, or flagged as not a digit"
     try:
         return not predict(picture).is_digit
-    except InputError:
+    except ValueError:
         return True
 
 
@@ -105,7 +104,7 @@ def test_a_letter_is_doubted_in_every_form(tmp_path):
 def test_other_networks_have_no_typicality():
     p = predict(drawn('5'), Net().eval())
     assert p.typicality is None and p.is_digit is None and 'not sure' not in str(p)
-    with pytest.raises(InputError, match='at_least must be a number between 0 and 1, got 2'):
+    with pytest.raises(ValueError, match='at_least must be a number between 0 and 1, got 2'):
         predict(drawn('5'), at_least=2)
 
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from s5_mnist.core import InputError
-from s5_mnist.validation import best_logit_scale, fold_data, fold_positions, paired_difference
+
+from s5_mnist.sweeps import best_logit_scale, fold_data, fold_positions, paired_difference
 
 
 # --- folds ------------------------------------------------------------------------------------------------------
@@ -35,7 +35,7 @@ def test_the_fold_comes_last_and_nothing_is_lost(small):
 
 @pytest.mark.parametrize('folds', [0, 1, 101, 2.5, '6'])
 def test_a_number_of_folds_that_makes_no_sense_is_refused(folds):
-    with pytest.raises(InputError, match='folds must be an integer between 2 and 100'):
+    with pytest.raises(ValueError, match='folds must be an integer between 2 and 100'):
         fold_positions(600, folds)
 
 
@@ -64,7 +64,7 @@ def test_the_interval_of_a_paired_difference_holds_the_true_one():
 
 
 def test_more_mistakes_than_images_are_refused():
-    with pytest.raises(InputError, match='at least the number of misread images'):
+    with pytest.raises(ValueError, match='at least the number of misread images'):
         paired_difference({1, 2}, {3}, 2)
 
 

@@ -15,7 +15,7 @@ from test_demo import THEMES, draw
 
 import s5_mnist
 from s5_mnist import widget
-from s5_mnist.core import InputError
+
 from s5_mnist.inference import predict
 from s5_mnist.model import Net, init_weights
 from s5_mnist.preprocessing import preprocess
@@ -58,7 +58,7 @@ def test_the_browser_sends_strokes():
 def test_what_cannot_be_read_is_said():
     canvas = DrawDigit()
     canvas.strokes = [[[40, 60], [40, 200]], [[200, 60], [200, 200]]]
-    with pytest.raises(InputError, match='two shapes'):
+    with pytest.raises(ValueError, match='two shapes'):
         canvas.prediction
     assert 'two shapes' in canvas.widget.answer['text'] and canvas.widget.answer['short'] == '–'
     canvas.strokes = [[[40, 220], [128, 30], [216, 220]], [[70, 150], [186, 150]]] # An A
@@ -71,7 +71,7 @@ def test_a_network_of_ones_own():
     canvas.strokes = STROKES['8']
     assert canvas.prediction.probs.equal(predict(draw_strokes(STROKES['8']), own).probs)
     assert canvas.prediction.typicality is None
-    with pytest.raises(InputError, match='net must be a torch module, found str'):
+    with pytest.raises(ValueError, match='net must be a torch module, found str'):
         DrawDigit('best')
 
     class Six(torch.nn.Module):
@@ -85,9 +85,9 @@ def test_a_network_of_ones_own():
                                      [[[1e9, 0]]], None])
 def test_what_are_no_strokes_is_refused(strokes):
     canvas = DrawDigit()
-    with pytest.raises(InputError, match='^strokes'):
+    with pytest.raises(ValueError, match='^strokes'):
         canvas.strokes = strokes
-    with pytest.raises(InputError, match='^strokes'):
+    with pytest.raises(ValueError, match='^strokes'):
         draw_strokes(strokes)
     assert canvas.strokes == []
 
@@ -101,7 +101,7 @@ def test_strokes_outside_of_the_canvas():
 def test_without_the_extra(monkeypatch):
     widget._widget_class.cache_clear()
     monkeypatch.setitem(sys.modules, 'anywidget', None)
-    with pytest.raises(InputError, match=r"^drawing in a notebook needs .*; run pip install 's5_mnist\[widget\]'$"):
+    with pytest.raises(ValueError, match=r"^drawing in a notebook needs .*; run pip install 's5_mnist\[widget\]'$"):
         DrawDigit()
     assert draw_strokes(STROKES['1']).size == (256, 256)
 
@@ -122,7 +122,7 @@ def test_a_notebook_shows_it():
 
 @pytest.mark.parametrize('name', FILES)
 def test_the_package_has_the_files_of_the_page(name):
-    assert filecmp.cmp(ROOT/'nbs'/'demo'/name, ROOT/'s5_mnist'/name, shallow=False), 'run nbs/widget.ipynb'
+    assert filecmp.cmp(ROOT/'nbs'/'demo'/name, ROOT/'s5_mnist'/name, shallow=False), 'run nbs/24_widget.ipynb'
 
 
 @pytest.mark.slow
