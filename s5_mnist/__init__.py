@@ -2,7 +2,7 @@
 
 The names below are imported when they are first used, so importing the package takes no time. Import it before torch, and
 threads that wait will leave the processor to others (the chapter Speed shows what that brings and costs)."""
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 import os
 import sys
