@@ -1,18 +1,18 @@
 """README and the site: what nbdev passes to Quarto, where each link leads, and, if Quarto is installed, every page in a
 browser."""
 import base64
-import importlib
-import inspect
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from urllib.parse import unquote
 
 import pytest
 import yaml
 from conftest import NOTEBOOKS, ROOT
-from notebooks import CHAPTERS, call, cells, source, text
+from notebooks import call, cells, source, text
 
 SITE = 'https://s5-mnist.github.io/s5_mnist/'
 REPO = 'https://github.com/s5-mnist/s5_mnist/blob/main/'
@@ -72,14 +72,6 @@ def plain(markdown):
     return ' '.join(markdown.replace('\\', '').split())
 
 
-def test_plain_keeps_the_words():
-    made = '<img src="a/b.png"\nwidth="3" height="4" data-fig-alt="more"\nalt="Two\nlines" />\n\n|:--|--:|\n|  a | b |'
-    assert plain(made) == plain('![Two lines](a/b.png)\n|---|---|\n| a | b |') == '![Two lines](a/b.png) | a | b |'
-    assert plain('![x](http://a.b/c)') == plain('![x](http://a.b/c.png)') != plain('![x](http://a.b/d)')
-    assert plain('``` sh\nls\n```') == plain('```sh\nls\n```')
-    assert plain('it’s') == "it's" and plain('a') != plain('b')
-
-
 def test_readme_is_index(pages):
     "README.md has the words of index.ipynb, and shows the same pictures"
     markdown, pictures = as_markdown(cells(pages/'index.ipynb'))
@@ -108,27 +100,7 @@ def test_readme_is_what_nbdev_makes_of_it(own_copy):
         assert (folder/name).read_bytes() == (ROOT/name).read_bytes(), f'{name} is out of step; run nbdev_readme'
 
 
-def test_readme_opens_with_the_two_commands():
-    readme = (ROOT/'README.md').read_text()
-    for command in ('pip install . && s5_train', "pip install -e '.[dev]' && nbdev_test && pytest"):
-        assert f'``` sh\n{command}\n```' in readme
-
-
 # --- pages, before Quarto ---------------------------------------------------------------------------------------
-
-def test_every_page_is_processed(pages):
-    "Each has its title; each exported symbol has its reference block"
-    assert sorted(p.name for p in pages.glob('*.ipynb')) == [p.name for p in NOTEBOOKS]
-    for path in NOTEBOOKS:
-        first = source(cells(pages/path.name)[0])
-        assert first.startswith('---') and 'title:' in first and 'description:' in first
-    for name, path in CHAPTERS.items():
-        shown = words(pages/path.name)
-        module = importlib.import_module(f's5_mnist.{name}')
-        for symbol in module.__all__:
-            if inspect.isclass(getattr(module, symbol)) or inspect.isroutine(getattr(module, symbol)):
-                assert re.search(rf'### {symbol}\b', shown), f'{name}: {symbol} has no reference block'
-
 
 def anchors(path):
     "The anchors of a page: the words of each heading, and names that were given to headings"
@@ -165,10 +137,6 @@ def where(target, page):
 def test_names_of_pages_are_lower_case(pages):
     names = [published_as(p) for p in pages.glob('*.ipynb')]
     assert 's5.html' in names and 'data.html' in names and all(n == n.lower() for n in names)
-    with pytest.raises(AssertionError, match='S5.html, which is not a page'):
-        where(f'{SITE}S5.html', pages/'index.ipynb')
-    assert where(f'{SITE}s5.html#settings', pages/'index.ipynb') == (pages/'S5.ipynb', 'settings')
-    assert where(SITE, pages/'S5.ipynb')[0].name == 'index.ipynb'
 
 
 def test_every_link_and_image_leads_somewhere(pages):
@@ -209,29 +177,17 @@ def test_chapters_open_elsewhere():
         assert "'google.colab' in str(get_ipython())" in source(fetch) and not fetch['outputs']
 
 
-def test_site_configuration(copy):
-    top, nbs, side = (yaml.safe_load((ROOT/p).read_text())
-                      for p in ('_quarto.yml', 'nbs/_quarto.yml', 'nbs/sidebar.yml'))
-    assert top['project']['type'] == nbs['project']['type'] == 'website'
-    assert nbs['metadata-files'] == ['../_quarto.yml', 'nbdev.yml', 'sidebar.yml']
-    listed = re.findall(r"'([\w]+\.(?:ipynb|qmd))'", str(side))
+def test_the_order_of_the_chapters_is_that_of_their_numbers(pages):
+    "In the sidebar and in the glossary's map; and the site's configuration is what nbdev makes of settings.ini"
+    numbered = [p.name for p in NOTEBOOKS if p.name[0].isdigit()]
+    sidebar, glossary = ((ROOT/'nbs'/f).read_text() for f in ('sidebar.yml', 'glossary.qmd'))
+    listed = [n for n in re.findall(r"'([\w]+\.(?:ipynb|qmd))'", str(yaml.safe_load(sidebar)))]
+    assert [n for n in listed if n in numbered] == numbered
     assert sorted(listed) == sorted(p.name for p in [*NOTEBOOKS, *QMD]), 'every page is in the sidebar, once'
-    assert set(re.findall(r"'([\w]+\.(?:ipynb|qmd))'", str(top))) <= set(listed)
-    files = re.findall(r"'(site/[\w./-]+)'", str(top))
-    assert len(set(files)) >= 6 and all((ROOT/'nbs'/f).exists() for f in files)
-    call('from nbdev.quarto import refresh_quarto_yml; refresh_quarto_yml()', copy)
-    assert (copy/'nbs'/'nbdev.yml').read_text() == (ROOT/'nbs'/'nbdev.yml').read_text()
-    assert (copy/'nbs'/'_quarto.yml').read_text() == (ROOT/'nbs'/'_quarto.yml').read_text()
-
-
-def test_what_the_site_needs_goes_out_with_it(pages):
-    "The page to draw on, the theme and the badges"
-    for folder in ('demo', 'site'):
-        kept = {p.name for p in (ROOT/'nbs'/folder).iterdir() if not p.name.startswith('_')}
-        assert kept and {p.name for p in (pages/folder).iterdir()} == kept
-    head = yaml.safe_load((pages/'demo.qmd').read_text().split('---')[1])
-    assert head['resources'] == ['demo/*'] and all((pages/f).exists() for f in re.findall(
-        r'(?:href|src)="([\w./]+)"', head['include-in-header'][0]['text']))
+    assert re.findall(r'\((\d\w+\.ipynb)\)', glossary.split('## Glossary')[0]) == numbered
+    call('from nbdev.quarto import refresh_quarto_yml; refresh_quarto_yml()', pages.parent)
+    for name in ('nbdev.yml', '_quarto.yml'):
+        assert (pages.parent/'nbs'/name).read_text() == (ROOT/'nbs'/name).read_text()
 
 
 def lightness(color):
@@ -262,11 +218,6 @@ def test_workflows_and_templates_are_sound():
         for used in re.findall(r'uses: (.*)', path.read_text()):
             assert re.fullmatch(r'[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+', used), f'{path.name}: {used}'
         assert yaml.safe_load(path.read_text())['permissions'] == {'contents': 'read'}, path.name
-    settings = (ROOT/'settings.ini').read_text()
-    for name, value in (('version', 'version'), ('repository-code', 'git_url')):
-        found = yaml.safe_load((ROOT/'CITATION.cff').read_text())[name]
-        expected = re.search(rf'^{value} = (.*)$', settings, re.M)[1]
-        assert found == expected.replace('%(user)s', 's5-mnist').replace('%(repo)s', 's5_mnist')
 
 
 @pytest.mark.parametrize('name', ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'CHANGELOG.md'])
@@ -283,8 +234,12 @@ def test_links_of_the_repository_lead_somewhere(name, pages):
 
 # --- pages, in a browser ----------------------------------------------------------------------------------------
 
+CUT_OFF = """() => [...document.querySelectorAll('main pre, main table, main .cell-output-display')]
+    .filter(box => box.offsetParent && box.scrollWidth > box.clientWidth + 1).map(box => box.innerText.slice(0, 100))"""
+
+
 def faults(browser, address, names, widths=(390, 1280)):
-    "Errors on the console, links that lead nowhere, boxes wider than the screen, pictures without alt text"
+    "Errors on the console, links that lead nowhere, pages and boxes that are too wide, pictures without alt text"
     found, links = [], {}
     for width in widths:
         context = browser.new_context(viewport=dict(width=width, height=900))
@@ -297,6 +252,7 @@ def faults(browser, address, names, widths=(390, 1280)):
             page.goto(url, wait_until='load')
             wide = page.evaluate('document.documentElement.scrollWidth-document.documentElement.clientWidth')
             if wide > 1: found.append((name, width, f'{wide} pixels too wide'))
+            if width == max(widths): found += [(name, width, f'cut off: {line}') for line in page.evaluate(CUT_OFF)]
             without_alt = 'all => all.filter(i => !i.alt).map(i => i.src.slice(-60))'
             for alt in page.eval_on_selector_all('main img', without_alt):
                 found.append((name, width, f'no alt text: {alt}'))
@@ -319,21 +275,6 @@ def faults(browser, address, names, widths=(390, 1280)):
 
 
 @pytest.mark.slow
-def test_the_browser_finds_what_is_wrong(browser, serve, tmp_path):
-    "On two pages, of which one is full of faults"
-    head = '<!doctype html><meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><main>'
-    (tmp_path/'good.html').write_text(head+'<h1 id="a">Good</h1><a href="bad.html">on</a><a href="#a">up</a>')
-    (tmp_path/'bad.html').write_text(head+'<p style="width:700px">wide</p><img src="data:,"><a href="none.html">x</a>'
-                                     '<a href="good.html#b">y</a><script>undefined.x</script>'
-                                     '<script src="gone.js"></script>')
-    assert not faults(browser, serve(tmp_path), ['good.html'])
-    found = faults(browser, serve(tmp_path), ['good.html', 'bad.html'])
-    found = {(width, what.split(' ')[0]) for _, width, what in found}
-    assert found >= {(390, 'error:'), (390, '404'), (390, 'no'), (0, 'broken'), (0, 'no'), (1280, 'error:')}
-    assert any(w == 390 and 'too' in what for _, w, what in faults(browser, serve(tmp_path), ['bad.html']))
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which('quarto'), reason='no quarto on the PATH')
 def test_the_site_in_a_browser(own_copy, browser, serve):
     "nbdev_docs as shipped; then each page at the width of a phone and of a desktop"
@@ -347,3 +288,15 @@ def test_the_site_in_a_browser(own_copy, browser, serve):
         html = (docs/name).read_text(encoding='utf-8')
         assert 'property="og:image"' in html and 'rel="icon"' in html, name
     assert not faults(browser, serve(docs), names)
+    found = {e['objectID']: e['section'] for e in json.loads((docs/'search.json').read_text())}
+    assert found['training.html#evaluate'] == 'evaluate' and found['model.html#net'] == 'Net'
+
+
+def test_each_public_symbol_is_found_by_the_search(tmp_path):
+    page = dict(objectID='training.html', href='training.html', title='Training', section='', text='', crumbs=['Book'])
+    (tmp_path/'search.json').write_text(json.dumps([page]))
+    (tmp_path/'training.html').write_text('<h3 data-anchor-id="evaluate"></h3><h3 data-anchor-id="fit"></h3>')
+    subprocess.run([sys.executable, ROOT/'nbs/site/_search.py'], check=True, cwd=tmp_path,
+                   env=os.environ | dict(QUARTO_PROJECT_OUTPUT_DIR=str(tmp_path)))
+    entries = json.loads((tmp_path/'search.json').read_text())
+    assert [e['section'] for e in entries] == ['', 'evaluate', 'fit'] and entries[0] == page
