@@ -7,6 +7,7 @@ import random
 import shutil
 import struct
 import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -168,6 +169,7 @@ def test_what_is_there_is_not_replaced(tmp_path, small, monkeypatch):
     assert {p: p.is_file() and p.read_text() for p in tmp_path.rglob('*')} == before
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux: /proc, a folder that nobody can write to')
 def test_a_table_that_cannot_be_written_is_found_before_the_work(small, monkeypatch):
     monkeypatch.setattr('s5_mnist.sweeps.train', lambda *args, **kwargs: pytest.fail('it trained'))
     with pytest.raises((ValueError, OSError)):
