@@ -13,7 +13,7 @@ import torch
 from .device import native_bf16
 
 # %% ../nbs/12_muon.ipynb #efd3caa7
-NEWTON_SCHULZ = dict( # Coefficients of each step in Muon's iteration, explained below
+NEWTON_SCHULZ = dict( # Coefficients a, b, c of each step
     jordan3=((3.4445, -4.775, 2.0315),)*3,
     polar2=((8.28721, -23.59589, 17.30039), (4.10706, -2.94785, 0.54484)))
 

@@ -9,7 +9,6 @@ __all__ = ['RECIPES', 'Recipe', 'get_recipe', 'parse_changes', 'make_optimizer',
 # %% ../nbs/13_recipes.ipynb #0e4e8c18
 import math
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -180,6 +179,18 @@ class TrainingParts(NamedTuple):
     opt: torch.optim.Optimizer   # Optimiser of the network's parameters
     sched: LRScheduler           # Schedule of the learning rate
 
+# %% ../nbs/13_recipes.ipynb #4a2ea339
+def _chosen_batches(recipe, dl, device):
+    "Batches of the images that a recipe asks for; of several processes, each has its share"
+    x, y, bs, sampler = dl.x, dl.y, recipe.bs, None
+    if recipe.skip_easy_frac:
+        keep = hardest_images(x, y, 1-recipe.skip_easy_frac)
+        x, y = x[keep], y[keep]
+    if world_size() > 1:
+        sampler = DistributedSampler(range(len(x)), world_size(), rank(), seed=recipe.seed)
+        bs = max(1, bs//world_size())
+    return Batches(x, y, bs, True, dl.augment, recipe.seed, device, recipe.subset_frac, sampler)
+
 # %% ../nbs/13_recipes.ipynb #1c7e110b
 def build_training(
     recipe:Recipe, # What to do
@@ -196,15 +207,3 @@ def build_training(
     dls = loaders(data, recipe.bs, AUGMENTS[recipe.augment], recipe.n_valid, device, recipe.seed)
     dls = dls._replace(train=_chosen_batches(recipe, dls.train, device))
     return TrainingParts(net, dls, *make_optimizer(net, recipe, len(dls.train), options.fused))
-
-# %% ../nbs/13_recipes.ipynb #4a2ea339
-def _chosen_batches(recipe, dl, device):
-    "Batches of the images that a recipe asks for; of several processes, each has its share"
-    x, y, bs, sampler = dl.x, dl.y, recipe.bs, None
-    if recipe.skip_easy_frac:
-        keep = hardest_images(x, y, 1-recipe.skip_easy_frac)
-        x, y = x[keep], y[keep]
-    if world_size() > 1:
-        sampler = DistributedSampler(range(len(x)), world_size(), rank(), seed=recipe.seed)
-        bs = max(1, bs//world_size())
-    return Batches(x, y, bs, True, dl.augment, recipe.seed, device, recipe.subset_frac, sampler)

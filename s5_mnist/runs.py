@@ -200,7 +200,7 @@ def _run(path, recipe, data, device, options, saved=None):
     if not rank(): _finish(run)
     return run
 
-# %% ../nbs/15_runs.ipynb #e9777a39
+# %% ../nbs/15_runs.ipynb #11885087
 def _fit_epochs(recipe, parts, options, done, callback):
     "Train for the epochs that remain after `done` of them: with the full augmentation, then with a mild one"
     net, dls, opt, sched = parts
@@ -220,7 +220,7 @@ def _fit_epochs(recipe, parts, options, done, callback):
         dls.train.augment = partial(AUGMENTS[recipe.augment], strength=recipe.mild_strength)
         go(epochs=range(max(done, full), recipe.epochs))
 
-# %% ../nbs/15_runs.ipynb #ac5c777c
+# %% ../nbs/15_runs.ipynb #51900f7e
 def _set_up_torch(device, options):
     "Settings of this process, from the compute options"
     if options.retain_freed_memory: retain_freed_memory()

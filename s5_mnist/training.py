@@ -57,8 +57,30 @@ def evaluate(
 @dataclass
 class History:
     "One row per epoch: losses in nats per image, counts of images, seconds"
-    rows: list = field(default_factory=list) # One dict per epoch, as fit writes it
+    rows: list = field(default_factory=list) # One dict per epoch
     score: Score|None = None # Score after the last epoch, with what the rows leave out
+
+    def begin(self, epoch:int, lr:float): # Number of the epoch, from 0; its learning rate
+        "Start to count an epoch"
+        self.row = dict(epoch=epoch+1, lr=lr, train_loss=0, train_correct=0, train_n=0, seconds=-time.perf_counter())
+
+    @torch.no_grad()
+    def count(self, logits:torch.Tensor, y:torch.Tensor): # [B,10] and [B]
+        "Add a batch to the epoch"
+        self.row['train_loss'] += F.cross_entropy(logits.float(), y, reduction='sum')
+        self.row['train_correct'] += (logits.argmax(1) == y).sum()
+        self.row['train_n'] += len(y)
+
+    def end(self, score:Score|None): # None if there are no test images
+        "Finish the row of the epoch"
+        r = self.row
+        r |= dict(train_loss=float(r['train_loss'])/r['train_n'], train_correct=int(r['train_correct']))
+        if score: r |= dict(test_loss=score.loss, test_correct=score.correct, test_n=score.n)
+        loss = r['train_loss'] + r.get('test_loss', 0)
+        if not math.isfinite(loss):
+            raise ValueError(f'the loss is {loss} in epoch {r["epoch"]}; lower the learning rate')
+        self.rows.append(r | dict(seconds=r['seconds']+time.perf_counter()))
+        self.score = score
 
     def column(self, name:str)->list: # Key of the rows
         "One value per epoch; none where it was not measured"
@@ -91,29 +113,22 @@ def fit(
     opt:torch.optim.Optimizer, # Optimiser of the network's parameters
     sched:LRScheduler|None=None, # Learning rate scheduler, stepped after each epoch
     epochs:int|range=20, # Number of epochs, or which: range(5, 20) continues after five
-    loss_func:Callable=F.cross_entropy, # Of logits [B,10] and labels [B]
+    loss_func:Callable=F.cross_entropy, # Function of logits [B,10] and labels [B]
     callback:Callable|None=print, # Function of the history, called after each epoch
 )->History: # One row per epoch
     "Train a network and record what happens"
     hist, device = History(), next(net.parameters()).device
     for epoch in range(epochs) if isinstance(epochs, int) else epochs:
-        start, lr, total, correct, n = time.perf_counter(), opt.param_groups[0]['lr'], 0, 0, 0
         if hasattr(train_dl, 'set_epoch'): train_dl.set_epoch(epoch)
+        hist.begin(epoch, lr=opt.param_groups[0]['lr'])
         net.train()
         for x,y in tqdm(train_dl, f'epoch {epoch+1}', leave=False, disable=None):
             x, y = x.to(device), y.to(device)
             logits = net(x)                                              # [B,10]
             loss = loss_func(logits, y)
             opt.zero_grad(); loss.backward(); opt.step()
-            total = total + F.cross_entropy(logits.detach().float(), y, reduction='sum')
-            correct, n = correct + (logits.argmax(1) == y).sum(), n + len(y)
+            hist.count(logits, y)
         if sched: sched.step()
-        row = dict(epoch=epoch+1, lr=lr, train_loss=float(total)/n, train_correct=int(correct), train_n=n)
-        if not math.isfinite(row['train_loss']):
-            raise ValueError(f'the loss is {row["train_loss"]} in epoch {epoch+1}: lower the learning rate')
-        if test_dl is not None:
-            hist.score = s = evaluate(net, test_dl)
-            row |= dict(test_loss=s.loss, test_correct=s.correct, test_n=s.n)
-        hist.rows.append(row | dict(seconds=time.perf_counter()-start))
+        hist.end(None if test_dl is None else evaluate(net, test_dl))
         if callback: callback(hist)
     return hist

@@ -1,7 +1,7 @@
 // The browser's half of DrawDigit: the page's canvas, and the answer below it. `model`
 // holds what both halves share: `strokes`, as in draw.js, and `answer`, an object
 // { text, short, pixels } that Python writes.
-import { mountCanvas } from './draw.js' // Not in the package, which joins the two files
+import { mountCanvas } from './draw.js' // The class DrawDigit joins the two files
 
 const BELOW = `
   <div style="padding: 5px 5px 0"></div>
