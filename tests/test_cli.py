@@ -103,7 +103,7 @@ WRONG = [
     (['s5_export', 'nowhere'], 'nowhere'), (['s5_export', 'pretrained', '--format', 'pickle'], 'pickle'),
     (['s5_export', 'pretrained', '--format', 'safetensors', '--half'], 'onnx'),
     (['s5_export', 'pretrained', '--format', 'safetensors', '--out', 'file'], 'force'),
-    (['s5_bench', '--reps', '0'], 'between 1'), (['s5_bench', '--out', 'bench'], 'force'),
+    (['s5_bench', '--reps', '0'], 'between 1'), (['s5_bench', '--out', 'old'], 'force'),
     (['s5_bench', '--data', 'digits'], 'images'),
     (['s5_sweep', '--seeds', '0', '--data', 'digits'], 'between 1'), (['s5_sweep', '--change', 'bs=x'], 'bs'),
     (['s5_sweep', '--change', 'rl=1'], 'field'), (['s5_sweep', '--data', 'digits', '--out', 'full/config.json'], 'config.json'),
@@ -114,8 +114,8 @@ WRONG = [
 def odd_folders(here):
     "A file, and folders that hold something other than a finished run"
     (here/'file').write_text('')
-    (here/'bench').mkdir()
-    (here/'bench'/'bench.json').write_text('{}')
+    (here/'old').mkdir()
+    (here/'old'/'bench.json').write_text('{}')
     config = json.dumps(dict(data='generated digits', recipe={}, precision='float32', channels_last=False,
                              retain_freed_memory=False, fused=False, deterministic=False))
     for name in ('full', 'stopped'):
