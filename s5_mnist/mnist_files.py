@@ -14,11 +14,11 @@ import io
 import math
 import os
 import zlib
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.request import urlopen
+
 import torch
 from fastcore.xdg import xdg_cache_home
 
@@ -35,7 +35,6 @@ class IdxFile(NamedTuple):
     def size(self): # Size of the unpacked file, bytes
         return 4+4*len(self.shape)+math.prod(self.shape)
 
-# %% ../nbs/41_mnist_files.ipynb #c9fa94f0
 MNIST_FILES = { # In the order of DigitData's fields
     'train-images-idx3-ubyte': IdxFile(
         (60_000,28,28), '6bbc9ace898e44ae57da46a324031adb'),
@@ -76,7 +75,6 @@ def data_folders(
             raise ValueError(f'{k}={path} is not a folder; create it or name another')
     return list(dict.fromkeys([*named.values(), xdg_cache_home()/'s5_mnist']))
 
-# %% ../nbs/41_mnist_files.ipynb #9eb15055
 def _copies(name, folders):
     "Paths of the files under `folders` that one of MNIST's files may be in"
     names = name, name.replace('-idx', '.idx')

@@ -7,6 +7,7 @@ __all__ = ['Score', 'evaluate', 'History', 'fit']
 
 # %% ../nbs/03_training.ipynb #09059101
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -105,6 +106,12 @@ class History:
 
     def __repr__(self): return f'History({self})'
 
+# %% ../nbs/03_training.ipynb #e961b9f7
+def _with_progress(dl, epoch, quiet):
+    "The batches of an epoch; a bar shows progress if somebody is looking"
+    hide = quiet or 'TQDM_DISABLE' in os.environ
+    return tqdm(dl, f'epoch {epoch+1}', leave=False, disable=hide or None) # None: hidden unless in a terminal
+
 # %% ../nbs/03_training.ipynb #74033c08
 def fit(
     net:torch.nn.Module, # Network, trained in place
@@ -122,7 +129,7 @@ def fit(
         if hasattr(train_dl, 'set_epoch'): train_dl.set_epoch(epoch)
         hist.begin(epoch, lr=opt.param_groups[0]['lr'])
         net.train()
-        for x,y in tqdm(train_dl, f'epoch {epoch+1}', leave=False, disable=None):
+        for x,y in _with_progress(train_dl, epoch, callback is None):
             x, y = x.to(device), y.to(device)
             logits = net(x)                                              # [B,10]
             loss = loss_func(logits, y)
