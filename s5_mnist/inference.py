@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['Prediction', 'figure_png', 'as_network', 'classify_images', 'predict', 'plot_filters', 'feature_maps',
-           'plot_feature_maps', 'occlusion_map', 'plot_occlusion', 'PixelInput', 'export_onnx', 'export_network',
-           'check_logits']
+           'plot_feature_maps', 'occlusion_map', 'plot_occlusion', 'PixelInput', 'export_onnx', 'export_network']
 
 # %% ../nbs/22_inference.ipynb #1f27ec85
 import copy
@@ -24,8 +23,7 @@ from .core import Float, PathLike, atomic_write, check, check_output
 from .data import MNIST_MEAN, MNIST_STD, as_input
 from .preprocessing import Picture, preprocess, source_name
 from .runs import load_network, load_pretrained, save_weights
-from .typicality import (TYPICAL, TypicalityHead, load_typicality_head,
-                                 measure_typicality)
+from .typicality import (TYPICAL, TypicalityHead, load_typicality_head, measure_typicality)
 
 # %% ../nbs/22_inference.ipynb #9b8b9b13
 @dataclass(repr=False)
@@ -108,12 +106,12 @@ def classify_images(
 )->tuple[torch.Tensor, torch.Tensor|None]: # Probabilities [N,10]; typicality [N]
     "Probabilities and typicality of images in MNIST's form"
     p = next(net.parameters(), torch.zeros(1))
-    logits = torch.cat([check_logits(net(as_input(x).to(p.device, p.dtype)), len(x))
-                        for x in images.split(500)])                  # [N,10]
-    probs = logits.float().softmax(1).cpu()
+    logits = [net(as_input(x).to(p.device, p.dtype)) for x in images.split(500)] # Of [n,10]
+    if not all(isinstance(y, torch.Tensor) and y.shape[1:] == (10,) for y in logits):
+        raise ValueError('net must return logits [N,10], found something else; pass a network for ten digits')
+    probs = torch.cat(logits).float().softmax(1).cpu()
     if not probs.isfinite().all():
-        raise ValueError('net must return finite logits, found NaN or infinity; '
-                         'check its weights')
+        raise ValueError('net must return finite logits, found NaN or infinity; check its weights')
     head = load_typicality_head()
     return probs, measure_typicality(net, head, images) if head.fits(net) else None
 
@@ -144,8 +142,7 @@ def _predict_one(net, source, at_least):
     image = preprocess(source)
     probs, typicality = classify_images(net, image[None])
     if typicality is not None: typicality = round(typicality.item(), 4)
-    return Prediction(probs.argmax().item(), probs[0], image, source_name(source),
-                      typicality, at_least)
+    return Prediction(probs.argmax().item(), probs[0], image, source_name(source), typicality, at_least)
 
 # %% ../nbs/22_inference.ipynb #a6bdf1c7
 def plot_filters(
@@ -162,12 +159,6 @@ def plot_filters(
         ax.set(xticks=[], yticks=[])
     return fig
 
-# %% ../nbs/22_inference.ipynb #486aedf7
-def _check_image(image):
-    if image.shape != (28, 28):
-        raise ValueError(f'image must be [28,28], found {list(image.shape)}; '
-                         'use preprocess to make one')
-
 # %% ../nbs/22_inference.ipynb #a45b8a28
 @torch.no_grad()
 def feature_maps(
@@ -175,7 +166,6 @@ def feature_maps(
     image:torch.Tensor, # [28,28] uint8
 )->dict[str, torch.Tensor]: # 'conv1', 'conv2', ... to [channels,h,w], >= 0
     "Outputs of the convolutions after ReLU"
-    _check_image(image)
     x = as_input(image[None]).to(next(net.parameters()).device) # [1,1,28,28]
     return {f'conv{i}': y[0].relu().cpu() for i,y in enumerate(net.features(x), 1)}
 
@@ -204,7 +194,6 @@ def occlusion_map(
     size:int=5, # Side of the patch in pixels, odd, 1 to 27
 )->torch.Tensor: # [28,28] in nats; above 0, the patch supports the prediction
     "Drop in the log-odds of the prediction when each patch is blanked out"
-    _check_image(image)
     if size not in range(1, 28, 2):
         raise ValueError(f'size must be odd and from 1 to 27, got {size}; 5 works well')
     device, i = next(net.parameters()).device, torch.arange(28)
@@ -319,15 +308,3 @@ def export_network(
     if format == 'onnx': export_onnx(net, path, maps, half)
     else: save_weights(net, path, report | dict(weights='float32'))
     return f'{path}: {path.stat().st_size:,} bytes'
-
-# %% ../nbs/22_inference.ipynb #042ecb62
-def check_logits(
-    logits:torch.Tensor, # What a network returned
-    n:int, # Number of images that it was given
-)->torch.Tensor: # The same; ValueError unless it is [n,10]
-    "Refuse the output of a network that is not a digit classifier"
-    tensor = isinstance(logits, torch.Tensor)
-    if tensor and list(logits.shape) == [n, 10]: return logits
-    found = list(logits.shape) if tensor else f'a {type(logits).__name__}'
-    raise ValueError(f'net must return logits [{n}, 10], found {found}; '
-                     f'pass a network for ten digits')

@@ -8,6 +8,7 @@ __all__ = ['compose_number', 'FoundDigit', 'Numbers', 'read_numbers']
 # %% ../nbs/23_numbers.ipynb #036bdb59
 import math
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -175,8 +176,7 @@ def _make_atoms(ink, parts, boxes, sure, height):
 # %% ../nbs/23_numbers.ipynb #502c7622
 def _union(boxes):
     "Smallest box around boxes"
-    return tuple(slice(min(b[d].start for b in boxes), max(b[d].stop for b in boxes))
-                 for d in (0, 1))
+    return tuple(slice(min(b[d].start for b in boxes), max(b[d].stop for b in boxes)) for d in (0, 1))
 
 def _frame(ink, parts, numbers, box):
     "Image [28,28] uint8 of the ink of some parts, with its blurred edges"
@@ -189,11 +189,11 @@ def _frame(ink, parts, numbers, box):
     return (255*frame_ink(x/x.max().clamp(min=1e-6))['framed']).round().to(torch.uint8)
 
 # %% ../nbs/23_numbers.ipynb #c5fa214d
-def _certainty(probs, typicality):
-    "Natural logarithms [N] of the certainty of candidates, at least -8"
-    certainty = probs.max(1).values
-    if typicality is not None: certainty = certainty*(typicality/.03).clamp(.003, 1)
-    return certainty.log().clamp(min=-8)
+def _confidence(probs, typicality):
+    "Natural logarithms [N] of the confidence of candidates, at least -8"
+    confidence = probs.max(1).values
+    if typicality is not None: confidence = confidence*(typicality/.03).clamp(.003, 1)
+    return confidence.log().clamp(min=-8)
 
 # %% ../nbs/23_numbers.ipynb #da870134
 def _candidates(atoms, sure, height):
@@ -221,33 +221,31 @@ def _best_path(n, edges):
     place, path = 0, []
     while place < n:
         best = max((e for e in edges if e[0] == place), key=lambda e: e[2]+back[e[1]])
-        others = [to[i]+s+back[j] for e in edges if e is not best
-                  for i,j,s,_ in [e] if i <= place < j]
+        others = [to[i]+s+back[j] for e in edges if e is not best for i,j,s,_ in [e] if i <= place < j]
         path.append((best, to[n]-max(others, default=-math.inf)))
         place = best[1]
     return path
 
 # %% ../nbs/23_numbers.ipynb #deda09ab
 def _read_line(net, ink, atoms, line, sure, height):
-    "Digits of a line: list of (box, image, probabilities, typicality, certainty)"
+    "Digits of a line: list of (box, image, probabilities, typicality, confidence)"
     found = list(_candidates(line, sure, height))
     pieces = [a.piece for a in line]
     def left_out(a): # Price of leaving out an atom; less for a small component
         size = max(_width(a.box), _height(a.box))/height
         return 8*min(1, size) if pieces.count(a.piece) == 1 else 8
     edges = [(i, i+1, -left_out(a), None) for i,a in enumerate(line)]
-    images = [_frame(ink, atoms, [a.number for a in line[i:j]], box)
-              for (i,j),box,_ in found]
+    images = [_frame(ink, atoms, [a.number for a in line[i:j]], box) for (i,j),box,_ in found]
     if images:
         probs, typicality = classify_images(net, torch.stack(images))
-        scores = _certainty(probs, typicality).tolist()
+        scores = _confidence(probs, typicality).tolist()
         edges += [(*span, scores[k]-price, k) for k,(span,_,price) in enumerate(found)]
     digits = []
     for (*_,k),lead in _best_path(len(line), edges):
         if k is None: continue
         typical = None if typicality is None else round(typicality[k].item(), 4)
-        certainty = math.exp(scores[k])/(1+math.exp(-min(lead, 700)))
-        digits.append((found[k][1], images[k], probs[k], typical, certainty))
+        confidence = math.exp(scores[k])/(1+math.exp(-min(lead, 700)))
+        digits.append((found[k][1], images[k], probs[k], typical, confidence))
     return digits
 
 # %% ../nbs/23_numbers.ipynb #18e352ba
@@ -264,26 +262,25 @@ def _split_numbers(boxes, height):
 @dataclass(repr=False)
 class FoundDigit(Prediction):
     "A digit and its place in a picture"
-    box: tuple = (0, 0, 0, 0) # Left, top, right, bottom in pixels of the picture
-    line: int = 0             # Number of its line, from 0
-    number: int = 0           # Number within the line, from 0
-    certainty: float = 0.     # Probability, lower if the image or a cut is doubtful
-    min_certainty: float = .9 # Certainty below which it should be checked by eye
+    box: tuple = (0, 0, 0, 0)  # Left, top, right, bottom in pixels of the picture
+    line: int = 0              # Number of its line, from 0
+    number: int = 0            # Number within the line, from 0
+    confidence: float = 0.     # Probability, lower if the image or a cut is doubtful
+    min_confidence: float = .9 # Confidence below which it should be checked by eye
 
     @property
     def is_sure(self)->bool:
-        "Whether the certainty is at least the one asked for"
-        return self.certainty >= self.min_certainty
+        "Whether the confidence is at least the one asked for"
+        return self.confidence >= self.min_confidence
 
     def as_dict(self)->dict: # As for Prediction, with box, line, number, ...
         "The digit in plain Python types"
         place = dict(box=list(self.box), line=self.line, number=self.number)
-        return super().as_dict() | place | dict(
-            certainty=round(self.certainty, 4), is_sure=self.is_sure)
+        return super().as_dict() | place | dict(confidence=round(self.confidence, 4), is_sure=self.is_sure)
 
     def __str__(self):
         place = f'{self.box[0]}, {self.box[1]}'
-        return f'{self.digit} ({100*self.certainty:.0f} %) at {place}'
+        return f'{self.digit} ({100*self.confidence:.0f} %) at {place}'
 
     def __repr__(self): return f'FoundDigit({self})'
 
@@ -303,7 +300,7 @@ class Numbers:
 
     @property
     def unsure(self)->list[FoundDigit]: # To be checked by eye
-        "Digits whose certainty is too low"
+        "Digits whose confidence is too low"
         return [d for d in self.digits if not d.is_sure]
 
     def as_dict(self)->dict: # file, text, unsure (a count) and digits, for JSON
@@ -332,8 +329,7 @@ def _plot_numbers(numbers, ax):
               interpolation='nearest', extent=(0, w*scale, h*scale, 0))
     for d in numbers.digits:
         (left, top, right, bottom), colour = d.box, 'C0' if d.is_sure else 'C1'
-        ax.add_patch(plt.Rectangle((left, top), right-left, bottom-top, fill=False,
-                                   edgecolor=colour, lw=1.5))
+        ax.add_patch(plt.Rectangle((left, top), right-left, bottom-top, fill=False, edgecolor=colour, lw=1.5))
         ax.text((left+right)/2, top, d.digit, color='white', ha='center', va='bottom',
                 fontsize=9, bbox=dict(facecolor=colour, edgecolor='none', pad=1))
     ax.set(xticks=[], yticks=[])
@@ -341,12 +337,8 @@ def _plot_numbers(numbers, ax):
 
 # %% ../nbs/23_numbers.ipynb #dea4996d
 def _join(digits):
-    parts = ['']
-    for last,d in zip([None, *digits], digits):
-        if last and d.line != last.line: parts.append('\n')
-        elif last and d.number != last.number: parts.append(' ')
-        parts.append(str(d.digit))
-    return ''.join(parts)
+    words = lambda line: (''.join(str(d.digit) for d in word) for _,word in groupby(line, lambda d: d.number))
+    return '\n'.join(' '.join(words(line)) for _,line in groupby(digits, lambda d: d.line))
 
 def _describe(numbers):
     text, doubt = numbers.text or 'no digits', ', '.join(map(str, numbers.unsure))
@@ -359,11 +351,10 @@ def _find_digits(net, ink):
     ink, parts, boxes, height = _find_pieces(ink)
     if not boxes: return
     whole = torch.stack([_frame(ink, parts, [n], b) for n,b in boxes.items()])
-    scores = _certainty(*classify_images(net, whole)).tolist()
+    scores = _confidence(*classify_images(net, whole)).tolist()
     sure = {n for n,s in zip(boxes, scores) if s > math.log(.9)}
     atoms, found = _make_atoms(ink, parts, boxes, sure, height)
-    lines = ([a for n in names for a in found[n]]
-             for names in _find_lines(boxes, height))
+    lines = ([a for n in names for a in found[n]] for names in _find_lines(boxes, height))
     lines = [_read_line(net, ink, atoms, line, sure, height) for line in lines]
     for i,line in enumerate(line for line in lines if line):
         numbers = _split_numbers([d[0] for d in line], height)
@@ -373,7 +364,7 @@ def _find_digits(net, ink):
 def read_numbers(
     picture:Picture, # Picture of any number of digits, as for `read_picture`
     net:torch.nn.Module|None=None, # In evaluation mode; None: the pretrained network
-    at_least:float=.9, # Certainty below which a digit should be checked by eye, 0 to 1
+    at_least:float=.9, # Confidence below which a digit should be checked by eye, 0 to 1
 )->Numbers: # ValueError if the picture is blank or not a picture
     "Read every digit in a picture, in lines and numbers"
     check(at_least, Float(0, 1), 'at_least')
@@ -383,11 +374,10 @@ def read_numbers(
         large = F.interpolate(grey[None,None], scale_factor=factor, mode='bicubic')
         large = large[0,0].clamp(0, 1) # [H,W]
     digits, to_source = [], scale*grey.shape[1]/large.shape[1]
-    for line,number,box,image,probs,typicality,certainty in _find_digits(
-            net, find_ink(large, name)):
+    for line,number,box,image,probs,typicality,confidence in _find_digits(net, find_ink(large, name)):
         corners = box[1].start, box[0].start, box[1].stop, box[0].stop
         digits.append(FoundDigit(
             probs.argmax().item(), probs, image, name, typicality,
             box=tuple(round(c*to_source) for c in corners), line=line, number=number,
-            certainty=certainty, min_certainty=at_least))
+            confidence=confidence, min_confidence=at_least))
     return Numbers(digits, name, grey, scale)

@@ -1,5 +1,6 @@
-"""The test images that the page shows, and what it says of them, from MNIST and the package's weights.
-`python tests/demo_assets.py` writes them anew; tests/test_demo_parts.py compares them with the weights."""
+"""Everything that depends on the weights in s5_mnist/best.safetensors: `python tests/new_weights.py` makes it anew.
+The typicality head, the network that the page to draw on loads, and the test images that its quiz shows, with what it
+says of them. Ten minutes on two cores; tests/test_demo.py and tests/test_demo_parts.py compare the files with the weights."""
 import csv
 import hashlib
 import json
@@ -8,12 +9,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from s5_mnist.mnist_files import MNIST_FILES
 from s5_mnist.data import as_input, load_mnist
-from s5_mnist.runs import load_pretrained, pretrained_report
+from s5_mnist.inference import export_onnx
+from s5_mnist.mnist_files import MNIST_FILES
+from s5_mnist.runs import load_pretrained, pretrained_report, save_weights
+from s5_mnist.typicality import HEAD, fit_typicality
 
 ROOT = Path(__file__).parents[1]
-SPRITE, MODULE = (ROOT/'nbs'/'demo'/f'images.{suffix}' for suffix in ('png', 'js'))
+NETWORK, SPRITE, MODULE = (ROOT/'nbs'/'demo'/name for name in ('s5_mnist.onnx', 'images.png', 'images.js'))
 VOTES = ROOT/'tests'/'label_votes.csv'      # From github.com/cleanlab/label-errors, mturk/mnist_mturk.json
 COLUMNS = 8
 
@@ -74,7 +77,7 @@ def module(data):
     lines = lambda indices: ''.join(f'  {json.dumps(row(i))},\n' for i in indices)
     claim = {k: report[k] for k in ('recipe', 'seed', 'correct', 'n')}
     text = (
-        "// Written by tests/demo_assets.py from MNIST's test set and the package's weights; do not edit.\n\n"
+        "// Written by tests/new_weights.py from MNIST's test set and the package's weights; do not edit.\n\n"
         '// What was measured about the weights: the number that the results page claims\n'
         f'export const CLAIM = {json.dumps(claim)}\n\n'
         "// MNIST's test files, unpacked\n"
@@ -89,8 +92,11 @@ def module(data):
 
 
 if __name__ == '__main__':
-    data = load_mnist()
+    data, net = load_mnist(), load_pretrained()
+    save_weights(fit_typicality(net, data).half(), HEAD, dict(kind='typicality head'))
+    export_onnx(net, NETWORK, maps=True, half=True) # With the head's score, so after it
     indices, text = module(data)
     sprite(data.test_x, indices).save(SPRITE, optimize=True)
     MODULE.write_text(text, encoding='utf-8')
-    print(f'{SPRITE}: {len(indices)} images, {SPRITE.stat().st_size:,} bytes; {MODULE}')
+    for path in (HEAD, NETWORK, SPRITE, MODULE):
+        print(f'{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes')

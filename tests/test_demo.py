@@ -1,11 +1,10 @@
 """The page to draw on, in a real browser, and its steps compared with those of `preprocess`."""
-import base64
-import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +13,15 @@ import torch
 from conftest import ROOT, STROKES
 from drawings import FLAGGED, apart, beside, drawn
 from PIL import Image
-from test_pages import FAINT
 
 from s5_mnist.inference import feature_maps, predict
 from s5_mnist.preprocessing import preprocess
-from s5_mnist.runs import load_pretrained
 from s5_mnist.typicality import load_typicality_head
 
 DEMO, WIDTHS = ROOT/'nbs'/'demo', (6, 14, 22, 40)
 CODE = (DEMO/'network.js').read_text()
 RUNTIME, = re.findall(r"RUNTIME = '(https://\S+/onnxruntime-web@[\d.]+/dist/)'", CODE)
-FILES = dict(re.findall(r"'(ort\S+)': '(sha384-\S+)'", CODE))
+FILES = re.findall(r"'(ort\S+)': 'sha384-", CODE)
 
 
 # --- without a browser ------------------------------------------------------------------------------------------
@@ -40,43 +37,31 @@ def node(d, code):
     return json.loads(subprocess.run(['node', 'run.js'], cwd=d, capture_output=True, text=True, check=True).stdout)
 
 
-@pytest.fixture(scope='module')
-def prepared(tmp_path_factory):
-    "Drawings of ten digits by four brushes, dark and light, and what the page makes of them"
-    d = tmp_path_factory.mktemp('node')
+@pytest.mark.slow
+def test_the_page_prepares_drawings_as_preprocess_does(net, tmp_path):
+    "Ten digits by four brushes, dark and light, and ones with a flag; two digits and blank paper are refused"
     arrays = [np.asarray(drawn(k, w, paper=p, ink=255-p)) for k in STROKES for w in WIDTHS for p in (255, 0)]
     arrays += [np.asarray(drawn(k, w)) for k in FLAGGED for w in WIDTHS]
-    several = 255-np.asarray(Image.fromarray(beside('42')).resize((256, 256)))
-    (d/'in.bin').write_bytes(b''.join(a.tobytes() for a in [several, *arrays]))
-    refused = node(d, """
+    two = 255-np.asarray(Image.fromarray(beside('42')).resize((256, 256)))
+    (tmp_path/'in.bin').write_bytes(b''.join(a.tobytes() for a in (*arrays, two, np.full_like(two, 255))))
+    *theirs, no_digit, blank = node(tmp_path, """
         import fs from 'fs'
         import { preprocess } from './prepare.js'
         const all = fs.readFileSync('in.bin'), size = 256 * 256, out = []
-        const read = i => preprocess({ h: 256, w: 256, v: Float32Array.from(all.subarray(i, i + size), t => t / 255) })
-        for (let i = size; i < all.length; i += size) out.push(...read(i))
-        const nothing = preprocess({ h: 256, w: 256, v: new Float32Array(size).fill(1) })
-        process.stdout.write(JSON.stringify([out, nothing, read(0)]))""")
-    out = refused.pop(0)
-    return arrays, torch.tensor(out).view(-1, 28, 28), refused
-
-
-@pytest.mark.slow
-def test_the_page_prepares_drawings_as_preprocess_does(prepared):
-    arrays, theirs, refused = prepared
-    assert len(theirs) == len(arrays) == 80+4*len(FLAGGED)
-    assert refused == [None, None]                                # Blank paper, and two digits
-    net = load_pretrained()
-    for a, x in zip(arrays, theirs):
-        assert apart(preprocess(a), x) < 2
-    ours = [predict(a, net).digit for a in arrays]
+        for (let i = 0; i < all.length; i += size)
+            out.push(preprocess({ h: 256, w: 256, v: Float32Array.from(all.subarray(i, i + size), t => t / 255) }))
+        process.stdout.write(JSON.stringify(out.map(x => x && [...x])))""")
+    assert no_digit is None and blank is None
+    theirs = torch.tensor(theirs).view(-1, 28, 28)
+    assert max(apart(preprocess(a), x) for a, x in zip(arrays, theirs, strict=True)) < 2
     with torch.no_grad():
         logits = net((theirs[:, None]/255-.1307)/.3081)
-    assert logits.argmax(1).tolist() == ours
+    assert logits.argmax(1).tolist() == [p.digit for p in predict(arrays, net)]
 
 
-def test_the_page_has_the_weights_of_the_package():
+def test_the_page_has_the_weights_of_the_package(net):
     onnxruntime = pytest.importorskip('onnxruntime')
-    net, image = load_pretrained(), preprocess(drawn('8'))
+    image = preprocess(drawn('8'))
     session = onnxruntime.InferenceSession(DEMO/'s5_mnist.onnx')
     names = [x.name for x in session.get_outputs()]
     found = dict(zip(names, session.run(None, dict(pixels=(image[None, None].float()/255).numpy()))))
@@ -100,19 +85,10 @@ def runtime(tmp_path_factory):
         if not shutil.which('npm'):
             pytest.skip('no npm on the PATH')
         d, package = tmp_path_factory.mktemp('npm'), RUNTIME.split('/')[-3]
-        done = subprocess.run(['npm', 'pack', '--silent', package], cwd=d, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f'{package} cannot be downloaded: {done.stderr.strip().splitlines()[-1:]}')
-        subprocess.run(['tar', 'xzf', done.stdout.split()[-1]], cwd=d, check=True)
-        where = d/'package'/'dist'
+        if subprocess.run(['npm', 'install', '--silent', '--no-audit', '--prefix', d, package]).returncode:
+            pytest.skip(f'{package} cannot be downloaded')
+        where = d/'node_modules'/'onnxruntime-web'/'dist'
     return {name: (Path(where)/name).read_bytes() for name in FILES}
-
-
-@pytest.mark.slow
-def test_the_hashes_are_those_of_the_files(runtime):
-    assert len(FILES) == 2
-    for name, hash in FILES.items():
-        assert hash == 'sha384-'+base64.b64encode(hashlib.sha384(runtime[name]).digest()).decode()
 
 
 def theme(name):
@@ -139,6 +115,7 @@ def site(tmp_path_factory, serve):
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f'{head}<style>{THEMES}</style></head><body><main>{html}</main></body></html>')
     shutil.copytree(DEMO, d/'demo')
+    subprocess.run([sys.executable, ROOT/'nbs'/'site'/'_demo.py'], cwd=d, check=True) # As Quarto does
     return f'{serve(d)}/demo.html'
 
 
@@ -213,14 +190,13 @@ def seen(page):
 
 
 @pytest.mark.slow
-def test_ten_digits_are_drawn_and_read(opened):
-    page, net = opened(), load_pretrained()
+def test_ten_digits_are_drawn_and_read(opened, net):
+    page = opened()
     for digit in STROKES:
         page.click('#drawing .clear')
         answer(page, '–')
         draw(page, digit)
         assert answer(page, digit) == digit
-        assert page.inner_text('#status').startswith(f'{digit}, with ')
         shown = [float(t.split()[0]) for t in page.locator('#probs .percent').all_inner_texts()]
         image = torch.tensor(page.evaluate(
             "import('./demo/page.js').then(m => [...m.drawing.image().data])")).view(256, 256, 4)[..., 0]
@@ -234,36 +210,10 @@ def test_ten_digits_are_drawn_and_read(opened):
 @pytest.mark.slow
 def test_a_letter_is_doubted(opened):
     page = opened()
-    box = page.locator('.drawing').bounding_box()
-    for points in ([(40, 220), (128, 30), (216, 220)], [(70, 150), (186, 150)]): # An A
-        page.mouse.move(*(box[k]+v*box['width']/256 for k, v in zip('xy', points[0])))
-        page.mouse.down()
-        for point in points[1:]:
-            page.mouse.move(*(box[k]+v*box['width']/256 for k, v in zip('xy', point)), steps=5)
-        page.mouse.up()
+    page.evaluate("strokes => import('./demo/page.js').then(m => m.drawing.set(strokes))",
+                  [[[40, 220], [128, 30], [216, 220]], [[70, 150], [186, 150]]])
     page.wait_for_selector('#answer.unsure')
-    assert page.inner_text('#status').startswith('Not sure this is a digit. If it is: ')
-    page.click('#drawing .clear')
-    answer(page, '–')
-    assert 'unsure' not in (page.get_attribute('#answer', 'class') or '') and page.errors == []
-
-
-@pytest.mark.slow
-def test_clear_and_undo(opened):
-    page = opened()
-    draw(page, '1')
-    answer(page, '1')
-    box = page.locator('.drawing').bounding_box()
-    page.mouse.move(box['x']+20, box['y']+20)
-    page.mouse.down()
-    page.mouse.move(box['x']+box['width']-20, box['y']+box['height']-20)
-    page.mouse.up()
-    page.click('#drawing .undo')
-    answer(page, '1')
-    page.click('#drawing .undo')
-    answer(page, '–')
-    assert page.inner_text('#status') == 'Draw a digit.' and seen(page).max() == 0
-    assert page.locator('#inside .board').is_hidden() and page.errors == []
+    assert 'Not sure' in page.inner_text('#status') and page.errors == []
 
 
 def test_by_keyboard_alone(opened):
@@ -278,87 +228,29 @@ def test_by_keyboard_alone(opened):
     page.keyboard.press('Tab')
     page.keyboard.press('Enter')                                  # Undo
     answer(page, '–')
-    assert page.errors == []
+    assert seen(page).max() == 0 and page.errors == []
+
+
+PHONE = dict(viewport=dict(width=360, height=740), has_touch=True, is_mobile=True)
 
 
 @pytest.mark.slow
-def test_by_finger_on_a_phone(opened):
-    page = opened(viewport=dict(width=360, height=740), has_touch=True, is_mobile=True)
-    assert page.evaluate('() => document.documentElement.scrollWidth') <= 360
-    page.evaluate("""strokes => {
-        const canvas = document.querySelector('.drawing'), box = canvas.getBoundingClientRect(), k = box.width / 256
-        const send = (type, [x, y]) => canvas.dispatchEvent(new PointerEvent(type, { pointerId: 1, pointerType: 'touch',
-            isPrimary: true, bubbles: true, cancelable: true, clientX: box.left + x * k, clientY: box.top + y * k }))
-        canvas.setPointerCapture = () => {}
-        for (const stroke of strokes) {
-            send('pointerdown', stroke[0])
-            for (const point of stroke.slice(1)) send('pointermove', point)
-            send('pointerup', stroke.at(-1))
-        }
-    }""", STROKES['4'])
-    assert answer(page, '4') == '4' and page.errors == []
-    assert page.evaluate('() => getComputedStyle(document.querySelector(".drawing")).touchAction') == 'none'
-
-
-@pytest.mark.slow
-def test_resizing_keeps_the_drawing(opened):
-    page = opened(viewport=dict(width=1200, height=800))
-    draw(page, '7')
-    answer(page, '7')
-    before = seen(page)
-    page.set_viewport_size(dict(width=400, height=800))
-    assert seen(page).equal(before) and page.inner_text('#answer') == '7'
-    page.click('#drawing .undo')
-    answer(page, '–')
-    draw(page, '7')                                               # The same place on a canvas of another size
-    assert answer(page, '7') == '7' and apart(seen(page), before) < 5
-    page.click('#drawing .clear')
-    draw(page, '2')
-    assert answer(page, '2') == '2' and page.errors == []
-
-
-@pytest.mark.slow
-def test_two_fingers_a_mouse_and_the_keyboard_do_not_mix(opened):
-    page = opened()
+def test_by_finger_on_a_phone_with_the_palm_on_the_glass(opened):
+    page = opened(**PHONE)
     page.evaluate("""() => {
-        const canvas = document.querySelector('.drawing'), box = canvas.getBoundingClientRect()
+        const canvas = document.querySelector('.drawing'), box = canvas.getBoundingClientRect(), k = box.width / 256
         canvas.setPointerCapture = () => {}
-        const send = (type, id, x, y) => canvas.dispatchEvent(new PointerEvent(type, { pointerId: id, bubbles: true,
-            cancelable: true, clientX: box.left + x * box.width / 256, clientY: box.top + y * box.height / 256 }))
+        const send = (type, pointerId, x, y) => canvas.dispatchEvent(new PointerEvent(type, { pointerId, pointerType: 'touch',
+            bubbles: true, cancelable: true, clientX: box.left + x * k, clientY: box.top + y * k }))
         send('pointerdown', 1, 128, 40)
-        send('pointerdown', 2, 20, 200)                            // The palm
+        send('pointerdown', 2, 20, 200)
         for (let y = 40; y <= 220; y += 20) { send('pointermove', 1, 128, y); send('pointermove', 2, 20, y) }
         send('pointerup', 2, 20, 200)
         send('pointermove', 1, 128, 225)
         send('pointercancel', 1, 128, 225)
         send('pointermove', 1, 20, 20)                             // In the air
     }""")
-    assert answer(page, '1') == '1'
-    page.click('#drawing .clear')
-    page.focus('.drawing')
-    page.keyboard.press(' ')
-    box = page.locator('.drawing').bounding_box()
-    page.mouse.move(box['x']+10, box['y']+10)                     # Draws nothing: no button is down
-    page.mouse.click(box['x']+box['width']/2, box['y']+box['height']/2)
-    page.keyboard.press('ArrowRight')                             # The click has lifted the pen
-    shows(page, '.drawing-pen', 'Pen up, ')
-    assert page.errors == []
-
-
-@pytest.mark.slow
-def test_a_canvas_full_of_ink_does_not_keep_the_prediction_before(opened):
-    page = opened()
-    draw(page, '1')
-    answer(page, '1')
-    box = page.locator('.drawing').bounding_box()
-    page.mouse.move(box['x']+2, box['y']+2)
-    page.mouse.down()
-    for y in range(2, int(box['height']), 8):
-        page.mouse.move(box['x']+2, box['y']+y)
-        page.mouse.move(box['x']+box['width']-2, box['y']+y)
-    page.mouse.up()
-    answer(page, '–')
-    assert page.inner_text('#status') == 'This does not look like a single digit.' and page.errors == []
+    assert answer(page, '1') == '1' and page.errors == []
 
 
 @pytest.mark.slow
@@ -377,16 +269,6 @@ def test_the_page_says_what_could_not_be_loaded(refuse, opened):
 
 
 @pytest.mark.slow
-def test_the_page_says_if_a_script_could_not_be_loaded(opened):
-    page = opened(ready=False, refuse='**/page.js')
-    assert page.inner_text('#status') == 'This page needs its scripts, which have not been loaded.'
-    for script in ('worker.js', 'prepare.js'):
-        page = opened(ready=False, refuse=f'**/{script}')
-        page.wait_for_selector('#status.failed')
-        assert 'worker.js' in page.inner_text('#status')
-
-
-@pytest.mark.slow
 def test_a_part_that_cannot_be_loaded_leaves_the_others_alone(opened):
     page = opened(refuse='**/layers.js')
     draw(page, '3')
@@ -401,18 +283,6 @@ def test_a_file_that_was_replaced_does_not_run(opened, runtime, monkeypatch):
     page = opened(ready=False)
     page.wait_for_selector('#status.failed')
     assert page.title() == 'Draw a digit'
-
-
-@pytest.mark.slow
-def test_for_screen_readers(opened):
-    page = opened()
-    status = page.locator('#status')
-    assert (status.get_attribute('role'), status.get_attribute('aria-live')) == ('status', 'polite')
-    assert all(page.locator(f'#p{d} meter').get_attribute('aria-label') == f'Probability of {d}' for d in range(10))
-    assert page.locator('.digit [role=status], .digit output').count() == 2 # The prediction and the pen, nothing else
-    assert 'Arrow keys' in page.locator('.drawing').get_attribute('aria-label')
-    for name in ('#seen', '.drawing'):
-        assert page.locator(name).get_attribute('aria-label')
 
 
 # --- from pixels to answer --------------------------------------------------------------------------------------
@@ -492,16 +362,6 @@ def check_fields(net, image, places, found):
             assert (reached[0, 0] > 0).equal(inside), (name, row, column)
 
 
-def floats(texts):
-    "Numbers as the page writes them"
-    return [float(t.replace('−', '-')) for t in texts]
-
-
-def largest_gap(a, b):
-    "Largest difference between two lists of numbers"
-    return (torch.tensor(a).flatten()-b.detach().flatten()).abs().max().item()
-
-
 def seen_exactly(page):
     "The image that the network sees, [28,28] uint8"
     values = page.evaluate("""async () => [...(await (await import('./demo/network.js')).prepare(
@@ -526,31 +386,6 @@ def explained(page):
         return { layer, map, y, x, total, value } }""")
 
 
-def test_one_click_deeper_each_time(opened, net):
-    "Layer, map, value: the numbers on the page are the network's own"
-    page = opened()
-    page.click('[data-stage=stroke] .example')                    # A 0
-    assert answer(page, '0') == '0'
-    values, (k, y, x) = sums(net, seen_exactly(page)), (9, 11, 12)
-    assert page.locator('#inside .closer').is_hidden()
-    size = open_map(page, 'conv1', k)
-    view = page.locator('#inside .map canvas')
-    step = view.bounding_box()['width']/size
-    view.hover(position=dict(x=(x+.5)*step, y=(y+.5)*step))
-    page.wait_for_function("x => document.getElementById('inside').explained.x === x", arg=x)
-    assert {n: explained(page)[n] for n in 'yx'} == dict(y=y, x=x)
-    ours = values['conv1'][k, y, x].item()
-    assert page.inner_text('#inside h4') == f'Row {y}, column {x}: {max(ours, 0):.2f}'
-    patch, kernel, products = ([floats(b.locator('span').all_inner_texts())] for b in page.locator('.value .block').all())
-    assert largest_gap(patch, values['image'][0, y:y+3, x:x+3].flatten()) < .006
-    assert largest_gap(kernel, net.conv1.weight[k].detach().flatten()) < .006
-    assert largest_gap(products, (values['image'][0, y:y+3, x:x+3]*net.conv1.weight[k, 0].detach()).flatten()) < .006
-    assert abs(floats(page.locator('.value .sum strong').all_inner_texts())[0]-ours) < .006
-    mark = page.locator('.field .cell-mark').evaluate('e => [e.style.left, e.style.top, e.style.width]')
-    assert largest_gap([float(t[:-1])*.28 for t in mark], torch.tensor([x, y, 3.])) < .01
-    assert page.errors == []
-
-
 @pytest.mark.slow
 def test_numbers_of_every_layer_are_the_networks_own(opened, net):
     page = opened()
@@ -566,20 +401,11 @@ def test_numbers_of_every_layer_are_the_networks_own(opened, net):
             page.mouse.move(0, 0)
             page.wait_for_function("() => { const { x, y } = document.getElementById('inside').explained; return x === 2 && y === 1 }")
         got = explained(page)
-        assert (got['layer'], got['map']) == (layer, k)
         ours = values[layer][k, got['y'], got['x']].item()
-        assert abs(got['value']-(ours if layer == 'fc2' else max(ours, 0))) < 1e-3
+        assert (got['layer'], got['map']) == (layer, k) and abs(got['value']-(ours if layer == 'fc2' else max(ours, 0))) < 1e-3
         if layer not in POOLED:
-            assert abs(got['total']-ours) < 1e-3
-            assert abs(floats(page.locator('.value .sum strong').all_inner_texts())[0]-ours) < .006
-            kernels = page.locator('.value .block').count()
-            assert kernels == (0 if layer == 'fc2' else 3 if layer == 'conv1' else 12)
-        else:
-            assert abs(max(floats(page.locator('.value .block span').all_inner_texts()))-max(ours, 0)) < .006
-    terms = floats(page.locator('.logit li > strong').all_inner_texts())
-    fc1 = values['fc1'].relu().flatten()
-    expected = (fc1*net.fc2.weight[3].detach()).sort(descending=True)[0]
-    assert len(terms) == 50 and largest_gap(terms, expected) < .006
+            shown = float(page.locator('.value .sum strong').first.inner_text().replace('−', '-'))
+            assert abs(got['total']-ours) < 1e-3 and abs(shown-ours) < .006
     assert page.errors == []
 
 
@@ -630,78 +456,56 @@ def test_each_step_has_an_example_that_fails_without_it(opened):
     assert page.errors == []
 
 
-# --- alive at once, at the speed of a hand ----------------------------------------------------------------------
-
-def ink(page):
-    return page.evaluate("import('./demo/page.js').then(m => m.drawing.strokes.flat().length)")
-
+# --- as a whole -------------------------------------------------------------------------------------------------
 
 @pytest.mark.slow
-def test_it_opens_with_a_digit_that_draws_itself(opened):
-    page = opened(ready=False, motion='no-preference')
-    page.wait_for_function("import('./demo/page.js').then(m => m.drawing.strokes.flat().length > 3)")
-    first = ink(page)
-    page.wait_for_selector('body[data-ready]')
-    page.wait_for_function("n => import('./demo/page.js').then(m => m.drawing.strokes.flat().length > n)", arg=first)
-    page.wait_for_function('() => document.getElementById("status").textContent.startsWith("5, with ")')
-    draw(page, '1')                                               # The reader takes over
-    assert answer(page, '1') == '1' and ink(page) <= len(sum(STROKES['1'], []))+1
+def test_it_opens_with_a_digit_that_draws_itself_until_the_reader_draws(opened):
+    page = opened(motion='no-preference')
+    points = "import('./demo/page.js').then(m => m.drawing.strokes.flat().length)"
+    assert answer(page, '5') == '5'
+    draw(page, '1')
+    assert answer(page, '1') == '1' and page.evaluate(points) <= len(sum(STROKES['1'], []))+1
     page.click('#another')
-    page.wait_for_function("import('./demo/page.js').then(m => m.drawing.strokes.flat().length > 5)")
+    page.wait_for_function(points+'.then(n => n > 5)')
     page.focus('.drawing')
     page.keyboard.press(' ')                                      # By a key, too
-    assert ink(page) == 1 and page.errors == []
+    assert page.evaluate(points) == 1 and page.errors == []
 
 
 @pytest.mark.slow
-def test_who_prefers_less_motion_sees_the_whole_digit_at_once(opened):
+def test_the_visitor_s_drawing_can_be_distorted(opened):
+    "Not the page's own digit"
     page = opened()
-    whole = page.evaluate("import('./demo/strokes.js').then(m => m.DIGITS[5].flat().length)")
-    assert ink(page) == whole and answer(page, '5') == '5'
+    mine = page.locator('#augment .digits [title="your drawing"]')
+    page.evaluate("document.getElementById('augment').scrollIntoView()")
+    page.wait_for_selector('#augment .digits button')
+    assert mine.count() == 0
+    page.evaluate("document.getElementById('drawing').scrollIntoView()")
+    page.click('#drawing .clear')
+    draw(page, '4')
+    answer(page, '4')
+    page.evaluate("document.getElementById('augment').scrollIntoView()")
+    mine.click()
+    page.wait_for_selector('#augment .says:has-text("4, with")')
+    assert not page.errors
 
 
-PERFORMANCE = """async digits => { // Draw with a point a frame; frame times, and ms from the end of a drawing to its answer
-    const canvas = document.querySelector('.drawing'), frames = [], waits = []
-    canvas.setPointerCapture = () => {}
-    let answered = 0
-    new PerformanceObserver(list => { for (const e of list.getEntries()) answered = e.startTime + e.duration }).observe({ type: 'measure' })
-    const pause = ms => new Promise(done => setTimeout(done, ms)), frame = () => new Promise(requestAnimationFrame)
-    for (const strokes of digits) {
-        document.querySelector('#drawing .clear').click()
-        await pause(300)
-        const box = canvas.getBoundingClientRect(), k = box.width / 256
-        const send = (type, [x, y]) => canvas.dispatchEvent(new PointerEvent(type,
-            { pointerId: 1, bubbles: true, cancelable: true, clientX: box.left + x * k, clientY: box.top + y * k }))
-        for (const stroke of strokes) {
-            send('pointerdown', stroke[0])
-            let last = await frame()
-            for (const point of stroke.slice(1)) {
-                send('pointermove', point)
-                const now = await frame()
-                frames.push(now - last)
-                last = now
-            }
-            send('pointerup', stroke.at(-1))
-        }
-        const end = performance.now()
-        await pause(600)
-        waits.push(answered - end)
-    }
-    return [frames, waits]
-}"""
-
-
-@pytest.mark.slow
-def test_it_follows_a_hand_at_sixty_frames_a_second(opened):
-    page = opened(viewport=dict(width=1000, height=900))
-    page.wait_for_timeout(1000)
-    frames, waits = page.evaluate(PERFORMANCE, [STROKES[d] for d in '3268950'])
-    frames.sort()
-    print(f'frames: median {frames[len(frames)//2]:.1f} ms, 95 % below {frames[len(frames)*95//100]:.1f}; '
-          f'answers after {sorted(round(w) for w in waits)} ms')
-    assert len(frames) > 100 and frames[len(frames)//2] < 17.5   # Of a display with 60 frames a second
-    if os.getloadavg()[0] < os.cpu_count():                       # Otherwise we would measure other programs
-        assert sorted(waits)[len(waits)//2] < 100
+FAINT = """() => { // Texts with a contrast below 4.5, as the Web Content Accessibility Guidelines define it (level AA)
+  const channels = c => { const pen = new OffscreenCanvas(1, 1).getContext('2d'); pen.fillStyle = c; pen.fillRect(0, 0, 1, 1)
+    return [...pen.getImageData(0, 0, 1, 1).data] }
+  const over = (top, below) => top.slice(0, 3).map((t, i) => t * top[3] / 255 + below[i] * (1 - top[3] / 255))
+  const light = c => c.map(t => t / 255).map(t => t <= 0.04045 ? t / 12.92 : ((t + 0.055) / 1.055) ** 2.4)
+    .reduce((a, t, i) => a + t * [0.2126, 0.7152, 0.0722][i], 0)
+  const ground = e => { const own = channels(getComputedStyle(e).backgroundColor)
+    return own[3] === 255 || !e.parentElement ? over(own, [255, 255, 255]) : over(own, ground(e.parentElement)) }
+  const faint = []
+  for (const e of document.querySelectorAll('main *')) {
+    if (!e.checkVisibility() || ![...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())) continue
+    const behind = ground(e), text = over(channels(getComputedStyle(e).color), behind)
+    const [a, b] = [light(behind), light(text)].sort((x, y) => y - x)
+    if ((a + 0.05) / (b + 0.05) < 4.5 && !e.disabled) faint.push(e.textContent)
+  }
+  return faint }"""
 
 
 @pytest.mark.slow
@@ -713,24 +517,6 @@ def test_every_part_is_legible_and_fits(width, scheme, opened):
     answer(page, '4')
     for layer, k in dict(conv1=4, conv3=5, pool2=6, fc1=17, fc2=4).items():
         open_map(page, layer, k)
-        assert page.evaluate(FAINT) == {}, layer
+        assert page.evaluate(FAINT) == [], layer
         assert page.evaluate('() => document.documentElement.scrollWidth') <= width, layer
     assert page.errors == []
-
-
-@pytest.mark.slow
-def test_the_visitor_s_drawing_can_be_distorted(opened):
-    "The page's own digit is not offered; what the visitor draws is, and it follows the drawing"
-    page = opened()
-    page.evaluate("document.getElementById('augment').scrollIntoView()")
-    page.wait_for_selector('#augment .digits button')
-    mine = page.locator('#augment .digits [title="your drawing"]')
-    assert mine.count() == 0
-    page.evaluate("document.getElementById('drawing').scrollIntoView()")
-    page.click('#drawing .clear')
-    draw(page, '4')
-    answer(page, '4')
-    page.evaluate("document.getElementById('augment').scrollIntoView()")
-    mine.click()
-    page.wait_for_selector('#augment .says:has-text("4, with")')
-    assert not page.errors

@@ -1,5 +1,4 @@
 """The canvas for notebooks: Python's half without a browser, and the browser's half in Chromium."""
-import filecmp
 import json
 import subprocess
 import sys
@@ -10,33 +9,24 @@ import pytest
 import torch
 from conftest import ROOT, STROKES
 from drawings import apart
-from PIL import Image
 from test_demo import THEMES, draw
 
-import s5_mnist
 from s5_mnist import widget
-
-from s5_mnist.inference import predict
-from s5_mnist.model import Net, init_weights
 from s5_mnist.preprocessing import preprocess
-from s5_mnist.utils import set_seed
 from s5_mnist.widget import DrawDigit, draw_strokes
-
-FILES = ('draw.js', 'draw.css', 'widget.js')
-
 
 # --- Python's half ----------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('digit', STROKES)
-def test_what_is_drawn_is_read(digit, net):
-    canvas = s5_mnist.DrawDigit()
-    canvas.strokes = STROKES[digit]
-    assert canvas.prediction.digit == int(digit) and canvas.prediction.is_digit
-    assert canvas.prediction.image.equal(preprocess(canvas.image)) and canvas.image.size == (256, 256)
-    answer = canvas.widget.answer
-    assert answer['short'] == digit and answer['text'].startswith(f'{digit}, with ')
-    assert answer['pixels'] == canvas.prediction.image.flatten().tolist()
+def test_what_is_drawn_is_read():
+    canvas = DrawDigit()
+    for digit, strokes in STROKES.items():
+        canvas.strokes = strokes
+        assert canvas.prediction.digit == int(digit) and canvas.prediction.image.equal(preprocess(canvas.image))
+        answer = canvas.widget.answer
+        assert answer['short'] == digit and answer['pixels'] == canvas.prediction.image.flatten().tolist()
     json.dumps(canvas.widget.get_state(['strokes', 'answer']))    # What goes to the browser
+    data = canvas._repr_mimebundle_()
+    assert 'application/vnd.jupyter.widget-view+json' in (data[0] if isinstance(data, tuple) else data)
 
 
 def test_an_empty_canvas_is_none():
@@ -44,7 +34,7 @@ def test_an_empty_canvas_is_none():
     canvas.strokes = STROKES['3']
     canvas.strokes = []
     assert canvas.image is None and canvas.prediction is None
-    assert canvas.widget.answer == dict(text='Draw a digit.', short='–', pixels=[])
+    assert canvas.widget.answer['pixels'] == []
 
 
 def test_the_browser_sends_strokes():
@@ -62,23 +52,15 @@ def test_what_cannot_be_read_is_said():
         canvas.prediction
     assert 'two shapes' in canvas.widget.answer['text'] and canvas.widget.answer['short'] == '–'
     canvas.strokes = [[[40, 220], [128, 30], [216, 220]], [[70, 150], [186, 150]]] # An A
-    assert not canvas.prediction.is_digit and canvas.widget.answer['text'].startswith('Not sure this is a digit. ')
+    assert not canvas.prediction.is_digit and 'Not sure' in canvas.widget.answer['text']
 
 
 def test_a_network_of_ones_own():
-    own = init_weights(Net(), generator=set_seed(0)).eval()
-    canvas = DrawDigit(net=own)
-    canvas.strokes = STROKES['8']
-    assert canvas.prediction.probs.equal(predict(draw_strokes(STROKES['8']), own).probs)
-    assert canvas.prediction.typicality is None
-    with pytest.raises(ValueError, match='net must be a torch module, found str'):
-        DrawDigit('best')
-
     class Six(torch.nn.Module):
         def forward(self, x): return torch.eye(10)[[6]*len(x)]
     canvas = DrawDigit(Six())
     canvas.strokes = STROKES['1']
-    assert canvas.prediction.digit == 6 and canvas.widget.answer['short'] == '6'
+    assert canvas.prediction.digit == 6 and canvas.prediction.is_digit is None and canvas.widget.answer['short'] == '6'
 
 
 @pytest.mark.parametrize('strokes', [3, 'x', [3], [[]], [[[1]]], [[[1, 2, 3]]], [[['a', 'b']]], [[[1, float('nan')]]],
@@ -92,38 +74,15 @@ def test_what_are_no_strokes_is_refused(strokes):
     assert canvas.strokes == []
 
 
-def test_strokes_outside_of_the_canvas():
-    assert draw_strokes([[[-1e5, 128], [1e5, 128]]]).getbbox() and np.asarray(draw_strokes([[[300, 300]]])).min() == 255
-    dot = np.asarray(draw_strokes([[[128, 128]]]))
-    assert dot[128, 128] == 0 and abs((255-dot.astype(float)).sum()/255-np.pi*11**2) < 15
-
-
 def test_without_the_extra(monkeypatch):
     widget._widget_class.cache_clear()
     monkeypatch.setitem(sys.modules, 'anywidget', None)
-    with pytest.raises(ValueError, match=r"^drawing in a notebook needs .*; run pip install 's5_mnist\[widget\]'$"):
+    with pytest.raises(ValueError, match='pip install'):
         DrawDigit()
     assert draw_strokes(STROKES['1']).size == (256, 256)
 
 
-def test_importing_takes_no_widget():
-    code = ('import sys, s5_mnist.widget\n'
-            'assert not {"anywidget", "ipywidgets", "matplotlib"} & set(sys.modules)')
-    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True).returncode == 0
-
-
-def test_a_notebook_shows_it():
-    data = DrawDigit()._repr_mimebundle_()
-    data = data[0] if isinstance(data, tuple) else data
-    assert 'application/vnd.jupyter.widget-view+json' in data
-
-
 # --- the files --------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize('name', FILES)
-def test_the_package_has_the_files_of_the_page(name):
-    assert filecmp.cmp(ROOT/'nbs'/'demo'/name, ROOT/'s5_mnist'/name, shallow=False), 'run nbs/24_widget.ipynb'
-
 
 @pytest.mark.slow
 def test_a_wheel_contains_them(tmp_path):
@@ -134,11 +93,7 @@ def test_a_wheel_contains_them(tmp_path):
     subprocess.run([sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation', '-w', tmp_path,
                     tmp_path/'project'], check=True)
     with zipfile.ZipFile(next(tmp_path.glob('*.whl'))) as wheel:
-        for name in FILES:
-            assert wheel.read(f's5_mnist/{name}') == (ROOT/'nbs'/'demo'/name).read_bytes()
-        metadata, = (wheel.read(n).decode() for n in wheel.namelist() if n.endswith('METADATA'))
-    needed = [line for line in metadata.splitlines() if line.startswith('Requires-Dist: anywidget')]
-    assert len(needed) == 2 and all('extra ==' in line for line in needed)
+        assert {f's5_mnist/{name}' for name in ('draw.js', 'draw.css', 'widget.js')} <= set(wheel.namelist())
 
 
 # --- the browser's half -----------------------------------------------------------------------------------------
@@ -236,13 +191,12 @@ def test_undo_keyboard_and_the_number_of_messages(opened):
         page.keyboard.press('ArrowDown')
     page.keyboard.press(' ')
     says(page, '1, with ')
-    assert page.inner_text('.drawing-pen').startswith('Pen up, ')
     now = '() => [performance.now(), model.sent.length]'
     start, before = page.evaluate(now)
     draw(page, '3')                                               # More than forty moves
     page.wait_for_timeout(300)
     end, after = page.evaluate(now)
-    assert len(canvas.strokes) == 2 and 1 <= after-before <= 1+(end-start)/100
+    assert len(canvas.strokes) == 2 and 1 <= after-before <= 1+(end-start)/100 # Ten messages a second at most
     page.click('.undo')
     says(page, '1, with ')
     page.click('.undo')

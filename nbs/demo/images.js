@@ -1,4 +1,4 @@
-// Written by tests/demo_assets.py from MNIST's test set and the package's weights; do not edit.
+// Written by tests/new_weights.py from MNIST's test set and the package's weights; do not edit.
 
 // What was measured about the weights: the number that the results page claims
 export const CLAIM = {"recipe": "best", "seed": 0, "correct": 9976, "n": 10000}
