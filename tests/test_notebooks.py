@@ -1,10 +1,11 @@
 """The modules are what the notebooks export, and what is committed is clean."""
+import ast
 import re
 import subprocess
 
 import s5_mnist
 from conftest import ROOT
-from notebooks import MODULES, call
+from notebooks import MODULES, NOTEBOOKS, call, cells, source
 
 
 def test_modules_are_what_the_notebooks_export(copy):
@@ -17,6 +18,16 @@ def test_notebooks_are_clean(copy):
     before = {p.name: p.read_bytes() for p in (copy/'nbs').glob('*.ipynb')}
     call('from nbdev.clean import nbdev_clean; nbdev_clean.__wrapped__()', copy)
     assert not [n for n in before if before[n] != (copy/'nbs'/n).read_bytes()], 'run nbdev_clean'
+
+
+def test_imports_stand_in_cells_of_their_own():
+    "nbdev runs every cell with an import when it makes the pages, even one that is marked slow"
+    for path in NOTEBOOKS:
+        for i, cell in enumerate(cells(path)):
+            if cell['cell_type'] == 'code' and 'nbdev_export' not in source(cell):
+                code = re.sub(r'^[%!].*$', '', source(cell), flags=re.M)
+                kinds = {isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(code).body}
+                assert kinds != {True, False}, f'{path.name} cell {i}'
 
 
 def test_no_data_in_the_repository():
