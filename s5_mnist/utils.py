@@ -14,8 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 # %% ../nbs/02_utils.ipynb #377212c6
 def _draw_digit(ax, image, title, **text):
@@ -23,20 +22,18 @@ def _draw_digit(ax, image, title, **text):
     image = torch.as_tensor(image).detach().cpu().float().reshape(28, 28)
     ax.imshow(image.numpy(), cmap='gray')
     ax.set_title(title, pad=3, **text)
-    ax.set_axis_off()
 
 # %% ../nbs/02_utils.ipynb #9d664cd4
 def plot_samples(
-    batch_data:torch.Tensor, # [B,1,28,28] or [B,28,28], any range; B at least 12
+    batch_data:torch.Tensor, # [B,1,28,28] or [B,28,28], any range
     batch_label:torch.Tensor, # [B] labels
     fig:Figure|None=None, # Figure or subfigure to draw into; None means a new one
 )->Figure: # 12 images in 3 rows, each under its label
     "Draw the first 12 images of a batch"
-    if len(batch_data) < 12 or len(batch_data) != len(batch_label):
-        raise ValueError('plot_samples needs at least 12 images and as many labels, '
-                         f'found {len(batch_data)} and {len(batch_label)}')
     if fig is None: fig = plt.figure(figsize=(5, 4.3), layout='compressed')
-    for ax,image,label in zip(fig.subplots(3, 4).flat, batch_data, batch_label):
+    axs = fig.subplots(3, 4).ravel()
+    for ax in axs: ax.set_axis_off()
+    for ax,image,label in zip(axs, batch_data, batch_label):
         _draw_digit(ax, image, str(int(label)), fontsize=11)
     return fig
 
@@ -72,20 +69,18 @@ def _plot_curve(ax, values, title):
 def plot_accuracy_metrics(
     train_losses:list, # Mean training loss of each epoch, nats per image
     train_acc:list, # Training accuracy of each epoch, %
-    test_losses:list, # Mean test loss of each epoch, nats per image
-    test_acc:list, # Test accuracy of each epoch, %
+    test_losses:list, # Mean test loss of each epoch, nats per image; empty if there is none
+    test_acc:list, # Test accuracy of each epoch, %; empty if there is none
     fig:Figure|None=None, # Figure or subfigure to draw into; None means a new one
-)->Figure: # 2×2 curves
+)->Figure: # 2×2 curves, or two without a test
     "Draw loss and accuracy of all epochs, training above test"
     curves = {'Training loss': train_losses, 'Training accuracy': train_acc,
               'Test loss': test_losses, 'Test accuracy': test_acc}
-    lengths = {k: len(v) for k,v in curves.items()}
-    if len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise ValueError('each of the four lists needs one value per epoch, found '
-                         + ', '.join(f'{n} in {k.lower()}' for k,n in lengths.items()))
-    if fig is None: fig = plt.figure(figsize=(8, 5), layout='constrained')
-    for ax,(title,values) in zip(fig.subplots(2, 2, sharey='col').flat, curves.items()):
-        _plot_curve(ax, [float(v) for v in values], title)
+    curves = {title: [float(v) for v in values] for title,values in curves.items() if len(values)}
+    rows = -(-len(curves)//2)
+    if fig is None: fig = plt.figure(figsize=(8, 2.5*rows), layout='constrained')
+    for ax,(title,values) in zip(fig.subplots(rows, 2, sharey='col').flat, curves.items()):
+        _plot_curve(ax, values, title)
     return fig
 
 # %% ../nbs/02_utils.ipynb #175a3621
@@ -105,8 +100,6 @@ def plot_confusion(
 )->Figure: # Matrix of counts, mistakes in colour
     "Draw how often each digit was predicted for each label"
     counts = torch.as_tensor(confusion).cpu()
-    if counts.shape != (10, 10):
-        raise ValueError(f'confusion must be [10,10], found {list(counts.shape)}')
     if fig is None: fig = plt.figure(figsize=(5.2, 4.6), layout='constrained')
     ax, wrong = fig.subplots(), counts.clone().fill_diagonal_(0)
     shade = np.where(wrong > 0, wrong.double()+.3*wrong.max().double(), np.nan)
@@ -121,13 +114,6 @@ def plot_confusion(
     return fig
 
 # %% ../nbs/02_utils.ipynb #770161cc
-def _top_prediction(probs, labels, n):
-    "The highest probability of each of `n` images, and the digit that has it"
-    if tuple(probs.shape) != (n, 10) or tuple(labels.shape) != (n,) or n == 0:
-        raise ValueError(f'{n} images need probabilities [{n},10] and labels [{n}], '
-                         f'found {list(probs.shape)} and {list(labels.shape)}')
-    return probs.max(1)
-
 def _percent(p):
     "A probability in percent that shows 100 only if it is 1"
     return f'{100*p:.1f} %' if p < .9995 else '> 99.9 %'
@@ -141,9 +127,7 @@ def plot_mistakes(
     fig:Figure|None=None, # Figure or subfigure to draw into; None means a new one
 )->Figure: # Six images per row, each with its number, label, prediction and probability
     "Draw misread images, starting with the most confident mistakes"
-    if max_images < 1:
-        raise ValueError(f'max_images must be at least 1, got {max_images}')
-    top, predicted = _top_prediction(probs, labels, len(images))    # [N], [N]
+    top, predicted = probs.max(1)                                   # [N], [N]
     wrong = (predicted != labels).nonzero()[:,0]                    # [M]
     order = top[wrong].argsort(descending=True, stable=True)
     shown = wrong[order][:max_images].tolist()
@@ -173,8 +157,7 @@ def calibration_bins(
     bins:int=15, # Number of bins of equal width, at least 1
 )->list[CalibrationBin]: # Bins with at least one prediction
     "Sort predictions by their probability, and count how many are correct"
-    if bins < 1: raise ValueError(f'bins must be at least 1, got {bins}')
-    top, predicted = _top_prediction(probs, labels, len(labels))    # [N], [N]
+    top, predicted = probs.max(1)                                   # [N], [N]
     at = (top.double()*bins).ceil().long().clamp(1, bins)-1         # [N] bin of each
     correct = (predicted == labels).double()                        # [N]
     members = {i: at == i for i in at.unique().tolist()}
@@ -234,9 +217,6 @@ def wilson_interval(
     n:int, # Number of images, at least 1
 )->tuple[float, float]: # Low and high end, fractions from 0 to 1
     "95 % interval of the accuracy behind a count (Wilson, 1927)"
-    if not 0 <= correct <= n or n < 1:
-        raise ValueError(f'correct must be between 0 and n, and n at least 1; '
-                         f'got {correct} of {n}')
     z = 1.96 # Standard deviations on either side of the middle 95 %
     p, share = correct/n, z*z/n
     middle, half = (p+share/2)/(1+share), z*(p*(1-p)/n+share/n/4)**.5/(1+share)
@@ -248,9 +228,7 @@ def plot_accuracy_by(
     fig:Figure|None=None, # Figure or subfigure to draw into; None means a new one
 )->Figure: # A point with its 95 % interval for each group
     "Draw the accuracy of groups of images"
-    if not groups: raise ValueError('groups must be {name: (correct, n)}, found none')
-    size = .6*len(groups)+1.5, 3
-    if fig is None: fig = plt.figure(figsize=size, layout='constrained')
+    if fig is None: fig = plt.figure(figsize=(.6*len(groups)+1.5, 3), layout='constrained')
     ax = fig.subplots()
     for i,(correct,n) in enumerate((int(k), int(n)) for k,n in groups.values()):
         low, high = wilson_interval(correct, n)

@@ -16,13 +16,11 @@ import pytest
 import torch
 from notebooks import NOTEBOOKS, ROOT, call # noqa: F401 (for the test files)
 
-from s5_mnist import data as data_module
-from s5_mnist.mnist_files import IdxFile
+from s5_mnist import mnist_files
 from s5_mnist.data import generated_data, load_mnist
 from s5_mnist.digits import generate_digits
 from s5_mnist.preprocessing import preprocess
-from s5_mnist.runs import load_pretrained
-from s5_mnist.runs import train
+from s5_mnist.runs import load_pretrained, train
 
 matplotlib.use('Agg')
 STROKES = json.loads((ROOT/'tests'/'strokes.json').read_text()) # Ten digits, as points on 256 by 256 pixels
@@ -99,11 +97,11 @@ def tiny(tmp_path, monkeypatch):
     Returns the compressed content of each by name."""
     arrays = [a.to(torch.uint8) for n, seed in ((30, 0), (20, 1)) for a in generate_digits(n, seed)]
     files, table = {}, {}
-    for name, array in zip(data_module.MNIST_FILES, arrays):
+    for name, array in zip(mnist_files.MNIST_FILES, arrays):
         raw = idx_bytes(array)
         files[f'{name}.gz'] = gzip.compress(raw, mtime=0)
-        table[name] = IdxFile(tuple(array.shape), hashlib.md5(raw).hexdigest())
-    monkeypatch.setattr(data_module, 'MNIST_FILES', table)
+        table[name] = mnist_files.IdxFile(tuple(array.shape), hashlib.md5(raw).hexdigest())
+    monkeypatch.setattr(mnist_files, 'MNIST_FILES', table)
     monkeypatch.delenv('S5_MNIST_DATA', raising=False)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
     (tmp_path/'d').mkdir()

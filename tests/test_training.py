@@ -1,25 +1,22 @@
-"""Scoring and training: honest counts, the same result from the same seed, errors that say what is wrong."""
+"""Scoring and training: honest counts, the same result from the same seed, a loop that takes what torch has."""
 import io
 import math
-import re
 import sys
+from functools import partial
 
 import pytest
 import torch
 from conftest import flat
+from torch.nn import functional as F
 from torch.optim import SGD
+from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, TensorDataset
 
-
+from s5_mnist.augment import s5_augment
 from s5_mnist.data import Batches, DigitData, loaders
 from s5_mnist.model import Net, init_weights
-from s5_mnist.training import EpochState, History, evaluate, fit, train_epoch, validate_batches
-from s5_mnist.utils import set_seed
-
-
-def as_dataset(b):
-    "The images of a `Batches`, for torch's own DataLoader"
-    return TensorDataset(torch.cat([x for x, _ in b]), b.y)
+from s5_mnist.training import History, evaluate, fit
+from s5_mnist.utils import plot_accuracy_metrics, set_seed
 
 
 @pytest.fixture(scope='module')
@@ -28,23 +25,31 @@ def few(small):
     return DigitData(small.train_x[:60], small.train_y[:60], small.test_x[:20], small.test_y[:20], 'few')
 
 
+def parts(lr=.01):
+    "A network and its optimiser, the same each time"
+    net = init_weights(Net(), 'orthogonal', set_seed(0))
+    return net, SGD(net.parameters(), lr, momentum=.9)
+
+
+def trained(data, *stages, look=False, sched=None):
+    "The weights after some epochs; with `look`, after a look at a batch"
+    (net, opt), dls = parts(), loaders(data, bs=20, augment=s5_augment, seed=4)
+    sched = sched and sched(opt)
+    for epochs in stages:
+        if look: next(iter(dls.train))
+        fit(net, dls.train, None, opt, sched, epochs, callback=None)
+    return flat(net)
+
+
 # --- counting ---------------------------------------------------------------------------------------------------
 
 def test_images_are_counted_exactly_whatever_the_batch_size(small):
     net = init_weights(Net(), generator=set_seed(0))
-    scores = [evaluate(net, Batches(small.test_x, small.test_y, bs)) for bs in (130, 64, 50, 7, 1)]
-    for s in scores:
-        assert s.n == 130 and s.correct == scores[0].correct
-        assert s.confusion.equal(scores[0].confusion) and s.wrong.equal(scores[0].wrong)
-        assert s.loss == pytest.approx(scores[0].loss, rel=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.mnist
-def test_evaluates_all_ten_thousand(mnist):
-    s = evaluate(init_weights(Net(), generator=set_seed(0)), loaders(mnist, test_bs=999).test)
-    assert s.n == 10_000 and s.correct+len(s.wrong) == 10_000
-    assert s.confusion.sum(1).tolist() == mnist.test_y.bincount().tolist()
+    first, *others = (evaluate(net, Batches(small.test_x, small.test_y, bs)) for bs in (130, 50, 7))
+    assert first.n == 130 and first.correct == first.confusion.diag().sum() == 130-len(first.wrong)
+    for s in others:
+        assert s.confusion.equal(first.confusion) and s.wrong.equal(first.wrong)
+        assert s.loss == pytest.approx(first.loss, rel=1e-5)
 
 
 def test_a_network_that_is_always_right_and_one_that_never_is(small):
@@ -56,198 +61,142 @@ def test_a_network_that_is_always_right_and_one_that_never_is(small):
         def forward(self, x):
             y = small.test_y[self.at:self.at+len(x)]
             self.at += len(x)
-            return torch.nn.functional.one_hot((y+self.shift) % 10, 10)*30.
+            return F.one_hot((y+self.shift) % 10, 10)*30.
 
-    assert evaluate(Oracle(0), loaders(small, test_bs=50).test).correct == 130
+    s = evaluate(Oracle(0), loaders(small, test_bs=50).test)
+    assert s.correct == 130 and str(s) == '130/130 = 100.00 %'
     s = evaluate(Oracle(1), loaders(small, test_bs=50).test)
     assert s.correct == 0 and s.wrong.tolist() == list(range(130)) and s.loss == pytest.approx(30, rel=1e-3)
 
 
+def test_evaluate_leaves_weights_and_mode_alone(few):
+    net = Net().eval()
+    before = flat(net).clone()
+    evaluate(net, loaders(few).test)
+    assert flat(net).equal(before) and not net.training
+    evaluate(net.train(), loaders(few).test)
+    assert net.training
+
+
+@pytest.mark.slow
+@pytest.mark.mnist
+def test_evaluates_all_ten_thousand(mnist):
+    s = evaluate(init_weights(Net(), generator=set_seed(0)), loaders(mnist, test_bs=999).test)
+    assert s.n == 10_000 and s.confusion.sum(1).tolist() == mnist.test_y.bincount().tolist()
+
+
+# --- the same bits ----------------------------------------------------------------------------------------------
+
+def test_the_same_seed_gives_the_same_weights_and_a_look_changes_nothing(few):
+    whole = trained(few, 3)
+    assert trained(few, 1, range(1, 3), look=True).equal(whole)   # Continued, and looked at before each stage
+    assert not trained(few, range(1, 4)).equal(whole)             # Other epochs have other orders
+    sched = partial(StepLR, step_size=1, gamma=.5)
+    assert trained(few, 2, range(2, 3), sched=sched).equal(trained(few, 3, sched=sched))
+
+
+def test_a_torch_dataloader_does_the_same(few):
+    ours, theirs = [], []
+    for hists, wrap in ((ours, lambda dl: dl),
+                        (theirs, lambda dl: DataLoader(TensorDataset(torch.cat([x for x, _ in dl]), dl.y), dl.bs))):
+        net, opt = parts()
+        train, test = (wrap(Batches(x, y, 25)) for x, y in (few[:2], few[2:4]))
+        hists += [fit(net, train, test, opt, epochs=2, callback=None).rows, flat(net)]
+    assert ours[1].equal(theirs[1])
+    for a, b in zip(ours[0], theirs[0]):
+        assert {k: a[k] for k in a if k != 'seconds'} == {k: b[k] for k in b if k != 'seconds'}
+
+
 def test_overfits_one_batch(small):
-    net = init_weights(Net(), 'orthogonal', set_seed(0))
-    batch = next(iter(loaders(small, bs=32).train))
-    hist = fit(net, [batch], None, SGD(net.parameters(), lr=0.02, momentum=0.9), epochs=40)
+    (net, opt), batch = parts(), next(iter(loaders(small, bs=32).train))
+    hist = fit(net, [batch], None, opt, epochs=30, callback=None)
     assert evaluate(net, [batch]).correct == hist.rows[-1]['train_correct'] == 32
-    assert hist.train_losses[-1] < 0.03 < 2 < hist.train_losses[0]
-
-
-def test_takes_a_torch_dataloader(small):
-    "Training and scoring are the same on our batches and on torch's"
-    dls = loaders(small, bs=50)
-    ours, theirs = (init_weights(Net(), generator=set_seed(3)) for _ in range(2))
-    hists = []
-    for net, dl, test in ((ours, Batches(small.train_x, small.train_y, 50), dls.test),
-                          (theirs, DataLoader(as_dataset(Batches(small.train_x, small.train_y, 50)), 50),
-                           DataLoader(as_dataset(dls.test), 33))):
-        hists.append(fit(net, dl, test, SGD(net.parameters(), lr=0.01), None, epochs=1).rows[0])
-    assert flat(ours).equal(flat(theirs))
-    for k in ('train_correct', 'train_n', 'test_correct', 'test_n'):
-        assert hists[0][k] == hists[1][k]
-
-
-def test_a_network_with_nan_gets_no_score(small):
-    net = Net()
-    with torch.no_grad():
-        net.fc2.bias[3] = float('nan')
-    with pytest.raises(ValueError, match='the loss is nan: check the images and weights for NaN or infinity'):
-        evaluate(net, loaders(small).test)
-
-
-def test_no_epochs_are_refused(small):
-    net = Net()
-    with pytest.raises(ValueError, match='epochs must be an integer between 1 and 100,000, got 0'):
-        fit(net, loaders(small).train, None, SGD(net.parameters(), lr=0.01), None, epochs=0)
-    with pytest.raises(ValueError, match='sched must be a learning rate scheduler without a metric, got 3'):
-        fit(net, loaders(small).train, None, SGD(net.parameters(), lr=0.01), 3)
-
-
-@pytest.mark.parametrize('bad', [float('nan'), float('inf')])
-def test_a_loss_that_is_not_finite_ends_the_training(small, bad):
-    net = init_weights(Net(), generator=set_seed(0))
-    torch.nn.init.constant_(net.fc2.bias, bad)
-    batch = (torch.zeros(4, 1, 28, 28), torch.zeros(4, dtype=torch.int64))
-    with pytest.raises(ValueError, match='the loss is (nan|inf) in epoch 1, step 1: lower the learning rate'):
-        fit(net, [batch], None, SGD(net.parameters(), lr=0.01), None, epochs=2)
-
-
-def test_empty_loader_is_refused():
-    net = Net()
-    with pytest.raises(ValueError, match='expected at least one image to train on, found none'):
-        fit(net, [], None, SGD(net.parameters(), lr=0.01), None)
-    with pytest.raises(ValueError, match='expected at least one image to score, found none'):
-        evaluate(net, [])
-
-
-def test_progress_is_shown_to_somebody_who_looks(few, monkeypatch, capsys):
-    """In a terminal, a bar over the batches with loss and accuracy so far, unless TQDM_DISABLE is set; everywhere, one
-    line per epoch"""
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    lines = []
-    for stream, disabled in ((Terminal(), False), (io.StringIO(), False), (Terminal(), True)):
-        monkeypatch.setattr(sys, 'stderr', stream)
-        if disabled:
-            monkeypatch.setenv('TQDM_DISABLE', '1')
-        net = init_weights(Net(), generator=set_seed(0))
-        fit(net, loaders(few, bs=4).train, None, SGD(net.parameters(), lr=0.01), None, epochs=1)
-        lines.append(capsys.readouterr().out.splitlines())
-        shown = stream.getvalue()
-        if stream.isatty() and not disabled:
-            assert 'epoch 1/1' in shown and re.search(r'/15 .*loss \d\.\d+, +\d+\.\d\d %', shown), shown
-        else:
-            assert shown == ''
-    assert [len(x) for x in lines] == [1, 1, 1]
-
-
-# --- what may be passed -----------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize('batch, message', [
-    (torch.zeros(2, 1, 28, 28), 'a batch must be .images, labels., found Tensor; pass one loader'),
-    ((1, 2, 3), 'a batch must be .images, labels., found tuple'),
-    ((torch.zeros(2, 28, 28), torch.zeros(2, dtype=torch.int64)), 'x.unsqueeze.1. adds the channel')])
-def test_what_is_not_a_batch_is_refused(batch, message):
-    net = Net()
-    for call in (lambda: list(validate_batches([batch])), lambda: evaluate(net, [batch]),
-                 lambda: fit(net, [batch], None, SGD(net.parameters(), lr=.1))):
-        with pytest.raises(ValueError, match=message):
-            call()
-
-
-def test_our_batches_are_checked_once(small, monkeypatch):
-    from s5_mnist import training
-    seen = []
-    monkeypatch.setattr(training, 'check_digits', lambda *args, **kwargs: seen.append(1))
-    list(validate_batches(loaders(small, test_bs=100).test))
-    assert not seen
-    list(validate_batches(list(loaders(small, test_bs=100).test)))
-    assert len(seen) == 2
-
-
-def test_evaluate_leaves_weights_and_modes_alone(small):
-    net = Net()
-    net.conv2.eval()
-    before, modes = flat(net).clone(), [m.training for m in net.modules()]
-    evaluate(net, loaders(small).test)
-    assert flat(net).equal(before) and [m.training for m in net.modules()] == modes
-    with pytest.raises(ValueError):
-        evaluate(net, [(torch.zeros(1), torch.zeros(1))])
-    assert [m.training for m in net.modules()] == modes           # Not after an error either
-
-
-def test_a_score_describes_itself(small):
-    s = evaluate(init_weights(Net(), generator=set_seed(0)), loaders(small).test)
-    assert str(s) == f'{s.correct}/130 = {s.accuracy:.2f} %' and repr(s) == f'Score({s})'
-    assert s.accuracy == 100*s.correct/130 and [n for _, n in s.halves] == [65, 65]
-    assert sum(c for c, _ in s.halves) == s.correct == s.confusion.diagonal().sum()
-    assert s.halves[0][0] == 65-(s.wrong < 65).sum()
-    assert s.probs.shape == (130, 10) and s.probs.sum(1).allclose(torch.ones(130))
-
-
-def test_loss_of_an_epoch_is_the_mean_over_images_not_batches():
-    "With one batch of 4 images and one of 1, and a learning rate of 0"
-    x, y = torch.randn(5, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 1, 4, 1, 5])
-    net = init_weights(Net(), generator=set_seed(0))
-    loss, correct, n = train_epoch(net, [(x[:4], y[:4]), (x[4:], y[4:])], SGD(net.parameters(), lr=0.))
-    with torch.no_grad():
-        logits = net(x)
-    assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, y).item(), rel=1e-5)
-    assert (correct, n) == ((logits.argmax(1) == y).sum().item(), 5)
-
-
-def test_label_smoothing_is_torch_s():
-    x, y = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 1, 4, 1])
-    net = init_weights(Net(), generator=set_seed(0))
-    loss, _, _ = train_epoch(net, [(x, y)], SGD(net.parameters(), lr=0.), label_smoothing=.2)
-    with torch.no_grad():
-        theirs = torch.nn.functional.cross_entropy(net(x), y, label_smoothing=.2)
-    assert loss == pytest.approx(theirs.item(), rel=1e-5)
+    assert hist.train_losses[-1] < .03 < 2 < hist.train_losses[0]
 
 
 # --- the record -------------------------------------------------------------------------------------------------
 
-def test_a_scheduler_is_stepped_by_the_batch_or_by_the_epoch(few):
-    class Counter:
-        n = 0
-
-        def step(self): self.n += 1
-
-    for per_batch, expected in ((True, 2*2), (False, 2)):
-        net, sched = Net(), Counter()
-        fit(net, loaders(few, bs=30).train, None, SGD(net.parameters(), lr=.01), sched, 2, step_per_batch=per_batch)
-        assert sched.n == expected
+def test_the_recorded_loss_is_the_mean_over_images_and_not_smoothed(few):
+    "With a learning rate of 0, batches of 50 and 10 images, and a loss that is smoothed"
+    net, opt = parts(lr=0)
+    batches = Batches(few.train_x, few.train_y, 50)
+    hist = fit(net, batches, batches, opt, epochs=1, loss_func=partial(F.cross_entropy, label_smoothing=.2), callback=None)
+    r = hist.rows[0]
+    assert r['train_loss'] == pytest.approx(r['test_loss'], rel=1e-5)
+    assert (r['train_correct'], r['train_n']) == (r['test_correct'], r['test_n']) == (hist.score.correct, 60)
 
 
-def test_the_hook_sees_every_batch_and_every_epoch(few):
-    net, seen = Net(), []
-    fit(net, loaders(few, bs=30).train, None, SGD(net.parameters(), lr=.01), epochs=2,
-        hook=lambda h: seen.append((len(h.rows), h.state and h.state.step)))
-    assert seen == [(0, 1), (0, 2), (1, None), (1, 1), (1, 2), (2, None)]
+def test_the_loss_function_is_used(few):
+    "And the schedule is stepped after each epoch"
+    (net, opt), before = parts(), flat(parts()[0])
+    dl = loaders(few, bs=30).train
+    hist = fit(net, dl, None, opt, StepLR(opt, 1, gamma=.5), 3, lambda logits, y: 0*logits.sum(), None)
+    assert flat(net).equal(before) and hist.column('lr') == [.01, .005, .0025]
 
 
-def test_a_history_is_continued(few):
-    net = init_weights(Net(), generator=set_seed(0))
-    opt, dls = SGD(net.parameters(), lr=.01), loaders(few, bs=20)
-    hist = fit(net, dls.train, dls.test, opt, epochs=1)
-    assert fit(net, dls.train, dls.test, opt, epochs=3, hist=hist) is hist and hist.column('epoch') == [1, 2, 3]
-    assert str(hist).startswith('epoch  3: train loss ') and repr(History()) == 'History(no epochs)'
-    assert hist.score.correct == hist.rows[-1]['test_correct']
-    assert hist.test_acc == [100*r['test_correct']/20 for r in hist.rows]
+def test_without_a_test_set_there_are_two_curves(few):
+    net, opt = parts()
+    hist = fit(net, loaders(few).train, None, opt, epochs=range(5, 7), callback=None)
+    assert hist.test_acc == hist.test_losses == [] and hist.score is None and hist.column('epoch') == [6, 7]
+    fig = plot_accuracy_metrics(hist.train_losses, hist.train_acc, hist.test_losses, hist.test_acc)
+    assert [ax.get_title() for ax in fig.axes] == ['Training loss', 'Training accuracy']
 
 
-def test_progress_within_an_epoch_is_counted():
-    state = EpochState(epoch=2)
-    state.add(torch.tensor(6.), torch.tensor(2), 4)
-    state.add(torch.tensor(2.), torch.tensor(1), 1)
-    assert (float(state.loss_sum), int(state.correct), state.n, state.step) == (8, 3, 5, 2)
-    with pytest.raises(ValueError, match='the loss is inf in epoch 2, step 3: lower the learning rate'):
-        state.add(torch.tensor(math.inf), torch.tensor(0), 1)
+def test_the_callback_sees_every_epoch(few):
+    (net, opt), dls, seen = parts(), loaders(few), []
+    hist = fit(net, dls.train, dls.test, opt, epochs=2, callback=lambda h: seen.append((len(h.rows), str(h), h.score)))
+    assert [n for n, *_ in seen] == [1, 2] and seen[1][1].startswith('epoch  2: train loss') and seen[1][2] is hist.score
+    assert hist.test_acc == [100*r['test_correct']/20 for r in hist.rows] and repr(History()) == 'History(no epochs)'
 
 
-def test_fit_scores_in_the_precision_that_it_trains_in(small):
-    net, dls = init_weights(Net(), 'orthogonal', set_seed(0)), loaders(small, bs=100)
-    opt = torch.optim.SGD(net.parameters(), lr=.01)
-    hist = fit(net, dls.train, dls.test, opt, epochs=1, precision='bf16')
-    exact, rounded = (evaluate(net, dls.test, p) for p in ('float32', 'bf16'))
-    assert hist.score.probs.equal(rounded.probs) and not rounded.probs.equal(exact.probs)
+@pytest.mark.parametrize('bad', [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_run(few, bad):
+    net, opt = parts()
+    torch.nn.init.constant_(net.fc2.bias, bad)
+    with pytest.raises(ValueError, match='epoch 1; lower the learning rate'):
+        fit(net, loaders(few).train, None, opt, callback=None)
+
+
+def test_weights_that_are_not_finite_after_the_last_step_end_the_run(few):
+    net, opt = parts(lr=math.inf)
+    with pytest.raises(ValueError, match='lower the learning rate'):
+        fit(net, loaders(few).train, loaders(few).test, opt, epochs=1)
+
+
+def test_progress_is_shown_to_somebody_who_looks(few, monkeypatch, capsys):
+    "A line per epoch, and in a terminal a bar, unless TQDM_DISABLE is set; without a callback, nothing"
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    def shown(stream, callback=print):
+        monkeypatch.setattr(sys, 'stderr', stream)
+        net, opt = parts()
+        fit(net, loaders(few, bs=4).train, None, opt, epochs=1, callback=callback)
+        return len(capsys.readouterr().out.splitlines()), '/15' in stream.getvalue()
+
+    monkeypatch.delenv('TQDM_DISABLE', raising=False)
+    assert shown(Terminal()) == (1, True) and shown(io.StringIO()) == (1, False)
+    assert shown(Terminal(), None) == (0, False)
+    monkeypatch.setenv('TQDM_DISABLE', '1')
+    assert shown(Terminal()) == (1, False)
+
+
+@pytest.mark.cuda
+def test_no_batch_waits_for_the_gpu(few):
+    net, _ = parts()
+    net, dls = net.cuda(), loaders(few, bs=10, device='cuda')
+    opt = SGD(net.parameters(), .01)
+    fit(net, dls.train, None, opt, epochs=1, callback=None)       # Warms up
+    hist = History()
+    hist.begin(1, .01)
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        for x, y in Batches(few.train_x, few.train_y, 10, device='cuda'):
+            logits = net(x)
+            F.cross_entropy(logits, y).backward()
+            opt.step()
+            hist.count(logits, y)
+    finally: torch.cuda.set_sync_debug_mode('default')
+    hist.end(None)
+    assert hist.column('train_n') == [60]

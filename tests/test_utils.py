@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-
-from s5_mnist.utils import calibration_bins, calibration_error, plot_accuracy_by, plot_accuracy_metrics, plot_confusion, plot_mistakes, plot_reliability, plot_samples, set_seed, wilson_interval
+from s5_mnist.utils import (calibration_bins, calibration_error, plot_accuracy_by, plot_accuracy_metrics, plot_confusion,
+                            plot_mistakes, plot_reliability, plot_samples, set_seed, wilson_interval)
 
 
 def test_one_seed_for_python_numpy_and_torch():
@@ -15,9 +15,6 @@ def test_one_seed_for_python_numpy_and_torch():
         g = set_seed(5)
         return random.random(), np.random.rand(), torch.rand(1).item(), torch.rand(1, generator=g).item()
     assert draw() == draw() and len(set(draw())) == 3             # torch's two generators have the same seed
-    for seed in (-1, 2**32):
-        with pytest.raises(ValueError, match=f'seed must be an integer between 0 and 4,294,967,295, got {seed}'):
-            set_seed(seed)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------
@@ -30,11 +27,9 @@ def test_samples_are_the_first_twelve_images(shape, small):
     assert all(a.images[0].get_array().data.tolist() == i.view(28, 28).tolist() for a, i in zip(fig.axes, x))
 
 
-def test_too_few_samples_are_refused(small):
-    with pytest.raises(ValueError, match='needs at least 12 images and as many labels, found 11 and 11'):
-        plot_samples(small.train_x[:11], small.train_y[:11])
-    with pytest.raises(ValueError, match='found 20 and 12'):
-        plot_samples(small.train_x[:20], small.train_y[:12])
+def test_fewer_images_leave_gaps(small):
+    fig = plot_samples(small.train_x[:5], small.train_y[:5])
+    assert [bool(a.images) for a in fig.axes] == [True]*5+[False]*7 and not any(a.axison for a in fig.axes)
 
 
 def test_curves_have_titles_units_and_the_values_that_were_passed():
@@ -44,13 +39,6 @@ def test_curves_have_titles_units_and_the_values_that_were_passed():
     assert all(a.get_xlabel() == 'epoch' for a in fig.axes)
     assert [a.lines[0].get_ydata().tolist() for a in fig.axes] == [[2, 1], [50, 90], [1.5, .5], [60, 95]]
     assert [a.texts[0].get_text() for a in fig.axes] == ['1.0000', '90.00 %', '0.5000', '95.00 %']
-
-
-def test_curves_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match='needs one value per epoch, found 2 in training loss, 1 in training accuracy'):
-        plot_accuracy_metrics([1, 2], [1], [1], [1])
-    with pytest.raises(ValueError, match='found 0 in training loss'):
-        plot_accuracy_metrics([], [], [], [])
 
 
 def test_figures_go_where_they_are_told(small):
@@ -65,8 +53,6 @@ def test_the_confusion_matrix_shows_every_count():
     ax, = plot_confusion(counts).axes
     assert {(t.get_position(), t.get_text()) for t in ax.texts} == {((i, i), '5') for i in range(10)} | {((7, 2), '3')}
     assert ax.get_title() == '50 of 53 correct, 3 wrong'
-    with pytest.raises(ValueError, match=r'confusion must be \[10,10\], found \[9, 9\]'):
-        plot_confusion(counts[:9, :9])
 
 
 def probabilities(labels, predicted, top):
@@ -84,10 +70,6 @@ def test_the_most_confident_mistakes_come_first(small):
     assert titles == ['no. 2: 3 read as 8\n(91.0 %)', 'no. 3: 4 read as 9\n(73.0 %)']
     assert fig._suptitle.get_text() == '3 of 4 images misread: the 2 most confident'
     assert plot_mistakes(small.train_x[:1], labels[:1], probs[:1])._suptitle.get_text() == '0 of 1 images misread'
-    with pytest.raises(ValueError, match='max_images must be at least 1, got 0'):
-        plot_mistakes(small.train_x[:4], labels, probs, max_images=0)
-    with pytest.raises(ValueError, match=r'4 images need probabilities \[4,10\] and labels \[4\], found \[4, 9\]'):
-        plot_mistakes(small.train_x[:4], labels, probs[:, :9])
 
 
 # --- calibration ------------------------------------------------------------------------------------------------
@@ -106,9 +88,6 @@ def test_calibration_error_of_known_predictions():
     certain = torch.eye(10)[torch.tensor([0]*80+[1]*20)]          # Always certain, right in 80 of 100 cases
     assert calibration_error(certain, labels) == pytest.approx(.2)
     assert calibration_error(torch.eye(10)[labels], labels) == 0
-    for bins in (0, -1):
-        with pytest.raises(ValueError, match=f'bins must be at least 1, got {bins}'):
-            calibration_error(certain, labels, bins)
 
 
 def test_the_reliability_diagram_shows_the_bins():
@@ -120,18 +99,7 @@ def test_the_reliability_diagram_shows_the_bins():
     assert top.get_title() == f'expected calibration error {calibration_error(probs, labels, 10):.4f}'
 
 
-def test_wilson_interval():
-    low, high = wilson_interval(90, 100)
-    assert (round(low, 4), round(high, 4)) == (.8256, .9448)
-    assert wilson_interval(0, 10)[0] == 0 and wilson_interval(10, 10)[1] == 1
-    for bad in ((-1, 10), (11, 10), (0, 0)):
-        with pytest.raises(ValueError, match='correct must be between 0 and n, and n at least 1'):
-            wilson_interval(*bad)
-
-
 def test_accuracy_of_groups():
     ax, = plot_accuracy_by(dict(a=(9, 10), b=(50, 100))).axes
     assert [t.get_text() for t in ax.texts] == ['1 of\n10', '50 of\n100'] and ax.get_ylabel() == 'accuracy (%)'
     assert [t.get_text() for t in ax.get_xticklabels()] == ['a', 'b']
-    with pytest.raises(ValueError, match='groups must be'):
-        plot_accuracy_by({})
