@@ -184,17 +184,17 @@ def test_progress_is_shown_to_somebody_who_looks(few, monkeypatch, capsys):
 
 @pytest.mark.cuda
 def test_no_batch_waits_for_the_gpu(few):
-    net, _ = parts()
-    net, dls = net.cuda(), loaders(few, bs=10, device='cuda')
-    opt = SGD(net.parameters(), .01)
-    fit(net, dls.train, None, opt, epochs=1, callback=None)       # Warms up
-    hist = History()
+    net = parts()[0].cuda()
+    opt, batches, hist = SGD(net.parameters(), .01), list(loaders(few, bs=10, device='cuda').train), History()
+    fit(net, batches, None, opt, epochs=1, callback=None)         # Warms up
     hist.begin(1, .01)
     torch.cuda.set_sync_debug_mode('error')
     try:
-        for x, y in Batches(few.train_x, few.train_y, 10, device='cuda'):
+        for x, y in batches:
             logits = net(x)
-            F.cross_entropy(logits, y).backward()
+            loss = F.cross_entropy(logits, y)
+            opt.zero_grad()
+            loss.backward()
             opt.step()
             hist.count(logits, y)
     finally: torch.cuda.set_sync_debug_mode('default')
