@@ -35,10 +35,10 @@ from torch.utils.data import DataLoader
 from .augment import s5_transforms
 from .core import PathLike, Table, atomic_write, read_csv, read_json, write_csv, write_json
 from .data import DigitData, load_data, loaders
-from .device import (COMPUTE_OPTIONS, Autocast, ComputeOptions, device_name, native_bf16, pick_compute_options,
-                             pick_device, retain_freed_memory, run_versions)
+from .device import (COMPUTE_OPTIONS, Autocast, ComputeOptions, device_name, pick_compute_options, pick_device,
+                             retain_freed_memory, run_versions)
 from .model import Net, layer_stats
-from .recipes import RECIPES, Recipe, StagedNet, build_training, get_recipe
+from .recipes import Recipe, StagedNet, build_training, get_recipe
 from .training import evaluate, fit
 
 # %% ../nbs/31_speed.ipynb #427664f9
@@ -225,16 +225,16 @@ def time_inference(
 # %% ../nbs/31_speed.ipynb #cbd3719c
 @contextmanager
 def _measuring_processes(kind, root):
-    "A function `measure(retain, f, *args)` that calls `f(*args, data)` in one of two processes"
+    "A function `measure(retain, f)` that calls `f(data)` in one of two processes"
     pools = {retain: ProcessPoolExecutor(1, get_context('spawn'), initializer)
              for retain,initializer in ((False, None), (True, retain_freed_memory))}
-    try: yield lambda retain, f, *args: pools[retain].submit(_with_data, kind, root, f, args).result()
+    try: yield lambda retain, f: pools[retain].submit(_with_data, kind, root, f).result()
     finally:
         for pool in pools.values(): pool.shutdown()
 
 _load = lru_cache(1)(load_data) # Once in each process
 
-def _with_data(kind, root, f, args): return f(*args, data=_load(kind, root))
+def _with_data(kind, root, f): return f(data=_load(kind, root))
 
 # %% ../nbs/31_speed.ipynb #3fc5ace9
 def _available_rungs(options):
@@ -250,22 +250,17 @@ def _epoch(recipe, threads, device, data):
     return sum(seconds.values())-seconds['scoring']
 
 # %% ../nbs/31_speed.ipynb #a8bd0754
-def _measurements(device, batches):
-    "What a repetition measures: where it is noted, whether memory is retained, a function and its arguments"
+def _measurements(device, batches, recipe, images):
+    "What a repetition measures: where it is noted, whether memory is retained, a function of the data"
     options = pick_compute_options(device)
-    retain, bf16 = options.retain_freed_memory, ['bf16']*native_bf16(device)
+    retain, precisions = options.retain_freed_memory, dict.fromkeys(('float32', options.precision))
     for r in _available_rungs(options):
         yield 'epochs', r.name, r.options.retain_freed_memory, partial(time_rung, r, device=device, batches=batches)
-    for p in ('float32', *bf16): yield 'peaks', p, retain, partial(_peak, p, device)
+    for p in precisions: yield 'peaks', p, retain, partial(_peak, p, device)
     yield 'scoring', '10,000 images', False, partial(time_scoring, device=device)
-    for bs,p in product((1, 512), dict.fromkeys(('float32', options.precision))):
-        how = options._replace(precision=p)
-        yield 'inference', f'batch {bs}, {p}', retain, partial(time_inference, bs, how, device=device)
+    for bs,p in product((1, 512), precisions):
+        yield 'inference', f'batch {bs}, {p}', retain, partial(time_inference, bs, options._replace(precision=p), device=device)
     for name in ('torch', 's5_mnist.model'): yield 'startup', name, False, partial(_import, name)
-
-# %% ../nbs/31_speed.ipynb #c43c7910
-def _recipe_measurements(device, recipe, images):
-    retain = pick_compute_options(device).retain_freed_memory
     yield 'parts', recipe.name, retain, partial(time_parts, recipe, device=device)
     for frac,t in product((1/6, 1/3, 2/3, 1), sorted({1, torch.get_num_threads()})):
         some = replace(recipe, skip_easy_frac=0., subset_frac=frac)
@@ -286,10 +281,10 @@ def measure_speed(
     images, needed = len(data.train_x), 512*(batches+5)
     if images < needed: raise ValueError(f'expected {needed:,} training images, found {images:,}; time fewer batches')
     found = dict(device=device_name(device), data=data.name, images=images, versions=run_versions(), work=training_flops())
-    todo, of_recipe = list(_measurements(device, batches)), list(_recipe_measurements(device, recipe, images))
     with _measuring_processes(kind, root) as measure:
         for rep in range(reps):
-            for part,name,retain,f in todo+of_recipe*(jobs > 0 and rep < 3): # The last ones take minutes
+            for part,name,retain,f in _measurements(device, batches, recipe, images):
+                if part in ('parts', 'growth') and not (jobs and rep < 3): continue # They take minutes
                 value = measure(retain, f)
                 for k,v in (value if isinstance(value, dict) else {name: value}).items():
                     found.setdefault(part, {}).setdefault(k, []).append(v)
@@ -326,20 +321,16 @@ def plot_ladder(
 )->object: # Matplotlib figure: one bar per rung, and the limit as a line
     "Plot the time per epoch on each rung (median and range) and the machine's limit"
     import matplotlib.pyplot as plt
-    names, times = list(found['epochs']), list(found['epochs'].values())
+    mids = _medians(found['epochs'])
+    ranges = [(mids[k]-min(t), max(t)-mids[k]) for k,t in found['epochs'].items()]
     limit = found['work']/max(_medians(found['peaks']).values())
-    fig, ax = plt.subplots(figsize=(7, .35*len(times)+1), layout='constrained')
-    for i,(name,t) in enumerate(zip(names, times)):
-        mid = statistics.median(t)
-        ax.barh(i, mid, color='C0', height=.7)
-        ax.plot([min(t), max(t)], [i, i], color='.3', lw=1)
-        ax.annotate(f'{mid:.0f} s', (0, i), xytext=(4, 0), textcoords='offset points',
-                    va='center', color='w', fontsize=9)
-    ax.plot([limit]*2, [-.5, len(times)-.5], color='C3', ls='--', lw=1.2)
-    ax.annotate(f'limit: {limit:.0f} s', (limit, -.6), ha='center', va='bottom',
-                color='C3', fontsize=9, annotation_clip=False)
-    ax.set(xlabel='seconds per epoch of 60,000 images', yticks=range(len(names)),
-           yticklabels=names, ylim=(len(times)-.4, -1)) # The first rung on top
+    fig, ax = plt.subplots(figsize=(7, .35*len(mids)+1), layout='constrained')
+    bars = ax.barh(list(mids), list(mids.values()), height=.7, xerr=list(zip(*ranges)), ecolor='.3')
+    for bar,s in zip(bars, mids.values()):
+        ax.annotate(f'{s:.0f} s', (0, bar.get_y()+.35), (4, 0), textcoords='offset points', va='center', color='w', fontsize=9)
+    ax.axvline(limit, ymax=.95, color='C3', ls='--', lw=1.2)
+    ax.annotate(f'limit: {limit:.0f} s', (limit, -.6), ha='center', va='bottom', color='C3', fontsize=9)
+    ax.set(xlabel='seconds per epoch of 60,000 images', ylim=(len(mids)-.4, -1)) # The first rung on top
     ax.spines[['top', 'right']].set_visible(False)
     return fig
 

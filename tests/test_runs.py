@@ -1,181 +1,112 @@
-"""Runs: a folder that tells the truth, the same result from the same seed, and interruptions that cost nothing.
-What takes other processes to test is in test_survival.py and test_distributed.py."""
+"""Runs: weights, a folder that tells the truth, the same result from the same seed, interruptions that cost little, and
+the network in the package. What takes other processes to test is in test_survival.py and test_distributed.py."""
 import csv
-import errno
 import itertools
 import json
 import os
 import shutil
-import signal
-import threading
 
 import pytest
 import survival
 import torch
-from conftest import QUICK, flat
-from filelock import FileLock
-from safetensors import safe_open
+from conftest import QUICK, ROOT, flat
 from safetensors.torch import load_file, save_file
 from survival import same_run
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from s5_mnist import runs
-from s5_mnist.checkpoints import load_checkpoint
-
-from s5_mnist.data import DigitData, loaders
+from s5_mnist.data import DigitData, generated_data, loaders
 from s5_mnist.device import COMPUTE_OPTIONS, native_bf16, pick_compute_options
-from s5_mnist.model import Net
-from s5_mnist.recipes import RECIPES, Recipe, StagedNet, build_training, get_recipe, make_optimizer
-from s5_mnist.runs import Run, Stopped, dataset_kind, describe_score, load_run, resume, run_versions, train
-from s5_mnist.training import EpochState, evaluate
+from s5_mnist.model import Net, init_weights
+from s5_mnist.recipes import Recipe, StagedNet, build_training, get_recipe
+from s5_mnist.runs import (PRETRAINED, Run, describe_score, load_history, load_network, load_pretrained, load_run,
+                           load_weights, pretrained_report, read_weights, resume, save_pretrained, save_weights, train)
+from s5_mnist.sweeps import read_sweep
+from s5_mnist.training import evaluate
 from s5_mnist.utils import set_seed
 
 
-# --- how long it takes ------------------------------------------------------------------------------------------
+# --- weights ----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('pace, said', [(.1, None), (1., 'about 50 seconds in all'), (60., 'about 47 minutes in all')])
-def test_a_long_run_says_what_it_will_take(monkeypatch, capsys, small, pace, said):
-    "From the pace of its first steps, here by a clock that only they move"
-    clock = itertools.count(step=pace)
-    monkeypatch.setattr(runs.time, 'perf_counter', lambda: next(clock))
-    recipe = get_recipe('s5', epochs=2, bs=20)
-    parts = build_training(recipe, small, torch.device('cpu'), pick_compute_options(torch.device('cpu'), 'float32'))
-    net = StagedNet(parts.net, recipe, recipe.epochs*len(parts.dls.train))
-    runs._announce_duration(net, recipe, parts.dls)
-    for step in range(25):
-        net(torch.zeros(1, 1, 28, 28))
-    assert capsys.readouterr().out.splitlines() == ([said] if said else []) # 30 steps, and the scoring
+def test_weights_come_back_with_their_report(tmp_path):
+    net = init_weights(Net(), generator=set_seed(0))
+    save_weights(net, tmp_path/'w', dict(n=3))
+    state, report = read_weights(tmp_path/'w')
+    assert report == dict(n=3) and all(v.equal(state[k]) for k, v in net.state_dict().items())
+    save_weights(net.half(), tmp_path/'half', {})
+    assert {v.dtype for v in load_file(tmp_path/'half').values()} == {torch.float16}
+    assert flat(load_weights(Net(), tmp_path/'half')).equal(flat(net).float())
+
+
+def test_files_without_our_weights_are_refused(tmp_path):
+    (tmp_path/'junk').write_bytes(b'junk')
+    save_weights(Net(), tmp_path/'cut', {})
+    (tmp_path/'cut').write_bytes((tmp_path/'cut').read_bytes()[:-1])
+    save_file({'fc2.bias': torch.zeros(11)}, tmp_path/'other')
+    for name, word in dict(junk='safetensors', cut='safetensors', other='another network', none='must be a file').items():
+        with pytest.raises(ValueError, match=f'{name}.*{word}'):
+            load_weights(Net(), tmp_path/name)
 
 
 # --- the same again ---------------------------------------------------------------------------------------------
 
-def test_the_same_seed_gives_the_same_weights(small, tmp_path):
-    done = [train('fast', small, tmp_path/str(i), seed=seed, **QUICK) for i, seed in enumerate((4, 4, 5))]
-    a, b, c = (flat(load_run(r.path, 'cpu').net) for r in done)
-    assert a.equal(b) and not a.equal(c)
-    assert {k: v for k, v in done[0].report.items() if k != 'seconds'} == \
-        {k: v for k, v in done[1].report.items() if k != 'seconds'}
-
-
-def test_the_global_generators_are_neither_used_nor_needed(small, tmp_path):
-    torch.manual_seed(1)
-    a = train('s5', small, tmp_path/'a', epochs=1, **QUICK)
-    torch.rand(17)
-    b = train('s5', small, tmp_path/'b', epochs=1, **QUICK)
-    assert flat(a.net).equal(flat(b.net))
+def test_the_same_seed_gives_the_same_run_whatever_the_global_generators_do(small, tmp_path):
+    done = []
+    for i, seed in enumerate((4, 4, 5)):
+        torch.manual_seed(i)
+        done.append(train('best', small, tmp_path/str(i), epochs=1, bs=100, seed=seed, **QUICK))
+    assert same_run(done[0].path, done[1].path) and not flat(done[0].net).equal(flat(done[2].net))
 
 
 # --- the folder -------------------------------------------------------------------------------------------------
 
 def test_folder(small_run, small):
     run = small_run
-    assert sorted(os.listdir(run.path)) == ['config.json', 'curves.png', 'history.csv', 'last.ckpt',
+    assert sorted(os.listdir(run.path)) == ['config.json', 'curves.png', 'history.csv', 'last.pt',
                                             'model.safetensors', 'report.json']
     config, report = (json.loads((run.path/f'{n}.json').read_text()) for n in ('config', 'report'))
-    assert Recipe(**config['recipe']) == run.recipe and config['data'] == small.name and config['version'] == 2
+    assert Recipe(**config['recipe']) == run.recipe and config['data'] == small.name
     rows = list(csv.DictReader(open(run.path/'history.csv')))
     assert [r['epoch'] for r in rows] == ['1', '2'] and rows[-1]['train_n'] == '126' # 0.7 of 180
     score = evaluate(run.net, loaders(small).test)
     assert (report['correct'], report['n']) == (score.correct, 130) == (int(rows[-1]['test_correct']), 130)
     assert report['halves'] == [[65-(score.wrong < 65).sum().item(), 65], [65-(score.wrong >= 65).sum().item(), 65]]
     assert report['changes'] == {'epochs': 2, 'lr': 0.02} and report['seed'] == 6
-    assert report['held_out'] == f'{small.name}, test images' and report['seconds'] > 0
-    assert report['versions'] == run_versions() and report['processes'] == 1
+    assert report['held_out'] == f'{small.name}, test images' and report['seconds'] > 0 and report['processes'] == 1
     assert (run.path/'curves.png').read_bytes().startswith(b'\x89PNG')
-    assert not run.net.training and repr(run) == f'Run({run.path}: {score.correct}/130)'
-
-
-def test_a_result_is_described_with_what_it_belongs_to(small_run):
-    s = small_run.history.score
-    assert describe_score(s, 'these', small_run.report) == f'{s} of these; recipe fast, epochs=2, lr=0.02, seed=6'
-
-
-def test_weights_carry_the_report(small_run):
-    with safe_open(small_run.path/'model.safetensors', 'pt') as f:
-        report = json.loads(f.metadata()['report'])
-    assert len(report.pop('sha256')) == 64 and report == json.loads(json.dumps(small_run.report))
-    state = load_file(small_run.path/'model.safetensors')
-    assert torch.cat([state[k].flatten() for k, _ in small_run.net.named_parameters()]).equal(flat(small_run.net))
+    line = describe_score(run.history.score, 'these', report)
+    assert line == f'{run.history.score} of these; recipe fast, epochs=2, lr=0.02, seed=6'
 
 
 def test_load_run(small_run):
-    again = load_run(small_run.path, 'cpu')
+    again = load_run(str(small_run.path), 'cpu')
     assert isinstance(again, Run) and flat(again.net).equal(flat(small_run.net)) and again.recipe == small_run.recipe
     assert again.history.rows == small_run.history.rows and again.report == json.loads(json.dumps(small_run.report))
-    assert not again.net.training and load_run(str(small_run.path), 'cpu').recipe == again.recipe
+    assert not again.net.training and read_weights(again.path/'model.safetensors')[1] == again.report
 
 
-def test_the_last_checkpoint_is_of_the_last_epoch(small_run):
-    net, g = Net(), set_seed(0)
-    hist = load_checkpoint(small_run.path/'last.ckpt', net, *make_optimizer(net, small_run.recipe, 5), g)
-    assert flat(net).equal(flat(small_run.net)) and hist.rows == small_run.history.rows
-
-
-def swap(path, a, b, cut=0):
-    "Replace some text in a file, or cut lines off its end"
-    text = path.read_text()
-    assert a in text
-    path.write_text(''.join(text.replace(a, b, 1).splitlines(True)[:-cut or None]))
-
-
-def flip(path, at):
-    "Flip one bit of a file"
-    data = bytearray(path.read_bytes())
-    data[at] ^= 4
-    path.write_bytes(data)
-
-
-@pytest.mark.parametrize('change, message', [
-    (lambda d: (d/'report.json').write_text('{}'), 'report.json: recipe must be text, got nothing'),
-    (lambda d: (d/'config.json').unlink(), 'config.json does not exist; check the path'),
-    (lambda d: (d/'config.json').write_text('{'), 'config.json is damaged'),
-    (lambda d: (d/'config.json').write_bytes(b'\xff\xfe'), 'config.json is damaged'),
-    (lambda d: (d/'config.json').write_text('[]'), 'config.json must be an object, got'),
-    (lambda d: (d/'config.json').write_text('{"version": 3}'), 'config.json must be in format 2, found format 3'),
-    (lambda d: (d/'config.json').write_text('{"version": 1, "recipe": {}}'), 'found format 1; s5_mnist 0.1.0 reads it'),
-    (lambda d: (d/'config.json').write_text('{"version": 2}'), 'config.json: recipe must be an object, got nothing'),
-    (lambda d: (d/'config.json').write_text('{"version": 2, "data": "x", "recipe": {"speed": 3}}'),
-     "must be one of .*, got 'speed'"),
-    (lambda d: swap(d/'config.json', '"bs": 128', '"bs": 64'), 'config.json does not belong to model.safetensors'),
-    (lambda d: swap(d/'config.json', '"fused": true', '"fused": "no"'),
-     "fused must be True or False, got 'no'"),
-    (lambda d: swap(d/'config.json', '"seed": 6', '"seed": 7'), 'config.json does not belong to model.safetensors'),
-    (lambda d: swap(d/'report.json', '"correct": ', '"correct": 1'),
-     'report.json does not belong to model.safetensors'),
-    (lambda d: swap(d/'history.csv', ',126,', ',126,', cut=1), 'history.csv does not belong to model.safetensors'),
-    (lambda d: flip(d/'model.safetensors', -1000), 'model.safetensors is damaged: its checksum'),
-    (lambda d: flip(d/'model.safetensors', 300), 'model.safetensors'),
-    (lambda d: (d/'config.json').write_text('{"version": 2, "data": "x", "recipe": {"bs": "x"}}'),
-     "bs must be an integer between .*, got 'x'"),
-    (lambda d: (d/'history.csv').write_text('epoch\nx'), 'history.csv: row 1: epoch must be an integer'),
-    (lambda d: (d/'history.csv').unlink(), 'history.csv does not exist'),
-    (lambda d: (d/'report.json').unlink(), 'is not finished; continue with: s5_train --resume'),
-    (lambda d: (d/'model.safetensors').unlink(), 'model.safetensors does not exist'),
-    (lambda d: (d/'model.safetensors').write_bytes(b'junk'), 'model.safetensors is not a safetensors file'),
-    (lambda d: save_file({'a': torch.zeros(2)}, d/'model.safetensors'), 'is of another model'),
-    (lambda d: save_file({k: v*float('nan') for k, v in Net().state_dict().items()}, d/'model.safetensors'),
-     'weights must be finite'),
-])
-def test_a_damaged_folder_is_refused(run_copy, change, message):
-    change(run_copy)
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize('name, content, word', [
+    ('config.json', None, 'config.json'), ('config.json', b'{', 'damaged'), ('config.json', b'{}', 'version'),
+    ('config.json', b'{"recipe": {"speed": 3}}', 'version'), ('history.csv', None, 'history.csv'),
+    ('history.csv', b'epoch\nx', 'invalid'), ('history.csv', b'epoch\n1,2\n', 'damaged'),
+    ('report.json', None, 'not finished'), ('model.safetensors', b'junk', 'safetensors')])
+def test_a_damaged_folder_is_refused(run_copy, name, content, word):
+    if content is None: (run_copy/name).unlink()
+    else: (run_copy/name).write_bytes(content)
+    with pytest.raises(ValueError, match=word):
         load_run(run_copy, 'cpu')
 
 
-def test_a_folder_with_a_run_is_left_alone(run_copy, small):
-    before = {n: (run_copy/n).read_bytes() for n in os.listdir(run_copy)}
-    with pytest.raises(ValueError, match='copy must be empty, found files in it; choose another folder$'):
+def test_a_folder_with_files_is_left_alone(run_copy, small):
+    before = {p.name: p.read_bytes() for p in run_copy.iterdir()}
+    with pytest.raises(ValueError, match='must be empty.*folder$'):
         train('fast', small, run_copy, **QUICK)
-    assert before == {n: (run_copy/n).read_bytes() for n in os.listdir(run_copy)}
+    with pytest.raises(ValueError, match='finished'):
+        resume(run_copy, small, device='cpu')
+    assert before == {p.name: p.read_bytes() for p in run_copy.iterdir()}
     (run_copy/'report.json').unlink()
-    with pytest.raises(ValueError, match='or continue the run in it: s5_train --resume .*copy$'):
+    with pytest.raises(ValueError, match='--resume .*copy$'):
         train('fast', small, run_copy, **QUICK)
-
-
-def test_nothing_of_somebody_else_s_is_overwritten(small, tmp_path):
-    (tmp_path/'report.json').write_text('mine')
-    with pytest.raises(ValueError, match='must be empty, found files in it; choose another folder'):
-        train('fast', small, tmp_path, **QUICK)
-    assert (tmp_path/'report.json').read_text() == 'mine' and os.listdir(tmp_path) == ['report.json']
 
 
 def test_default_folders_are_new(small, tmp_path, monkeypatch):
@@ -184,216 +115,172 @@ def test_default_folders_are_new(small, tmp_path, monkeypatch):
         ['runs/fast-1', 'runs/fast-1-2', 'runs/fast-1-3']
 
 
-def test_unwritable_folder(small, tmp_path):
-    (tmp_path/'file').write_text('')
-    with pytest.raises(ValueError, match='run must be a folder, but .*; name another folder'):
-        train('fast', small, tmp_path/'file'/'run', **QUICK)
-
-
-def test_validation_leaves_the_test_set_alone(small, tmp_path):
-    "With n_valid, the report is about the last training images, and the test images are never looked at"
+def test_validation_leaves_the_test_set_alone(small, tmp_path, capsys):
+    "With n_valid, all that is said is about the last training images, and the test images are never looked at"
     poisoned = DigitData(*small[:2], torch.zeros_like(small.test_x), small.test_y, small.name)
     a, b = (train('fast', d, tmp_path/n, n_valid=100, **QUICK) for n, d in (('a', small), ('b', poisoned)))
-    assert a.report['held_out'] == f'{small.name}, last 100 training images'
-    assert a.report['n'] == 100 and a.history.rows[-1]['train_n'] == 84 # 0.7 of 120
-    assert a.report['correct'] == b.report['correct'] and a.report['loss'] == b.report['loss']
-    assert 'validation_n' in a.history.rows[0] and 'test_n' not in a.history.rows[0]
-    assert load_run(a.path, 'cpu').history.test_acc == a.history.test_acc == [a.report['accuracy']]
+    assert a.report['held_out'] == f'{small.name}, last 100 training images' and a.report['n'] == 100
+    assert a.report['loss'] == b.report['loss'] and a.history.rows[-1]['train_n'] == 84 # 0.7 of 120
+    assert 'validation_n' in (a.path/'history.csv').read_text() and 'test' not in (a.path/'history.csv').read_text()
+    assert 'validation loss' in (said := capsys.readouterr().out) and 'test loss' not in said
+    assert load_run(a.path, 'cpu').history.rows == a.history.rows and a.history.test_acc == [a.report['accuracy']]
+
+
+def test_a_run_reads_pictures(small_run, small):
+    assert small_run.predict(small.test_x[0]).digit in range(10)
 
 
 # --- how it is computed -----------------------------------------------------------------------------------------
 
-def test_train_uses_what_the_machine_has_unless_it_is_disabled(small, tmp_path, monkeypatch):
+def test_train_uses_what_the_machine_has_unless_it_is_disabled(small, tmp_path, monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(runs, 'retain_freed_memory', lambda: calls.append(1))
-    run = train('fast', small, tmp_path/'all', device='cpu')
-    cpu = pick_compute_options(torch.device('cpu'))
+    run = train('fast', small, tmp_path/'all', device='cpu', deterministic=True)
+    cpu = pick_compute_options(torch.device('cpu'), deterministic=True)
     assert run.report['precision'] == ('bf16' if native_bf16(torch.device('cpu')) else 'float32')
     assert {k: run.report[k] for k in cpu._fields} == cpu._asdict() and cpu.channels_last
-    assert len(calls) == cpu.retain_freed_memory
-    config = json.loads((tmp_path/'all'/'config.json').read_text())
-    assert config['channels_last'] and config['fused'] and not config['deterministic']
+    assert len(calls) == cpu.retain_freed_memory and not torch.are_deterministic_algorithms_enabled()
+    assert capsys.readouterr().out.count(str(cpu)) == 1
     plain = train('fast', small, tmp_path/'plain', disable=','.join(COMPUTE_OPTIONS), **QUICK)
     assert not any(plain.report[s] for s in COMPUTE_OPTIONS) and len(calls) == cpu.retain_freed_memory
-    assert plain.net.conv2.weight.is_contiguous()
-    with pytest.raises(ValueError, match="must name some of channels_last, retain_freed_memory, fused, got 'warp'"):
+    with pytest.raises(ValueError, match='warp'):
         train('fast', small, tmp_path/'x', disable='warp')
     assert not (tmp_path/'x').exists()
 
 
-def test_the_options_are_printed_once(small, tmp_path, capsys):
-    train('fast', small, tmp_path/'run', disable='fused', **QUICK)
-    printed = capsys.readouterr().out
-    options = str(pick_compute_options(torch.device('cpu'), 'float32', 'fused'))
-    assert printed.count(options) == 1 and 'channels_last' in options and 'fused' not in options
-    assert printed.splitlines()[0] == f'fast on {small.name}'
-
-
-def test_deterministic_ends_with_the_run(small, tmp_path):
-    run = train('fast', small, tmp_path/'run', deterministic=True, **QUICK)
-    assert run.report['deterministic'] and not torch.are_deterministic_algorithms_enabled()
+@pytest.mark.parametrize('pace, said', [(.1, None), (1., 'about 50 seconds in all'), (60., 'about 47 minutes in all')])
+def test_a_long_run_says_what_it_will_take(monkeypatch, capsys, small, pace, said):
+    "From the pace of its first steps, here by a clock that only they move"
+    clock = itertools.count(step=pace)
+    monkeypatch.setattr(runs.time, 'perf_counter', lambda: next(clock))
+    recipe = get_recipe('s5', epochs=2, bs=20)
+    parts = build_training(recipe, small)
+    net = StagedNet(parts.net, recipe, recipe.epochs*len(parts.dls.train))
+    runs._announce_duration(net, recipe, parts.dls)
+    for step in range(25):
+        net(torch.zeros(1, 1, 28, 28))
+    assert capsys.readouterr().out.splitlines() == ([said] if said else []) # 30 steps, and the scoring
 
 
 # --- interruptions ----------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
-    "The folder of a run that was never interrupted"
-    path = tmp_path_factory.mktemp('whole')/'run'
-    return train('fast', survival.digits(), path, save_interval_s=1e9, **QUICK, **survival.CHANGES).path
+    "The folder of a run that was left alone"
+    return train('best', survival.digits(), tmp_path_factory.mktemp('whole')/'run', **survival.CHANGES).path
 
 
-def stop_at(monkeypatch, *at, number=signal.SIGINT):
-    "Send this process a signal after so many epochs and steps"
-    add = EpochState.add
+def press_ctrl_c(after):
+    "Raise what Ctrl-C raises, after so many steps from now"
+    left = iter(range(after-1, -1, -1))
 
-    def add_and_signal(state, *args):
-        add(state, *args)
-        if (state.epoch, state.step) == at:
-            signal.raise_signal(number)
-    monkeypatch.setattr(EpochState, 'add', add_and_signal)
-
-
-@pytest.mark.skipif(os.name == 'nt', reason='Windows raises SIGINT elsewhere')
-def test_stopped_three_times_and_resumed_it_is_the_same(whole, tmp_path):
-    "Within the first epoch, within the second after it was resumed, and at its last but one batch"
-    digits, before = survival.digits(), signal.getsignal(signal.SIGINT)
-    for k, at in enumerate([(1, 3), (2, 2), (2, 9)]):
-        with pytest.MonkeyPatch.context() as m:
-            stop_at(m, *at)
-            with pytest.raises(Stopped, match='stopped; continue with: s5_train --resume .*run') as stopped:
-                if k: resume(tmp_path/'run', digits, device='cpu')
-                else: train('fast', digits, tmp_path/'run', **QUICK, **survival.CHANGES)
-        assert stopped.value.signal_number == signal.SIGINT and isinstance(stopped.value, KeyboardInterrupt)
-        with pytest.raises(ValueError, match='is not finished; continue with: s5_train --resume .*run'):
-            load_run(tmp_path/'run')
-    resume(tmp_path/'run', digits, device='cpu')
-    assert same_run(whole, tmp_path/'run') and signal.getsignal(signal.SIGINT) is before
+    def count(*_):
+        if not next(left):
+            handle.remove()
+            raise KeyboardInterrupt
+    handle = register_optimizer_step_post_hook(count)
 
 
-def test_saving_changes_nothing(whole, tmp_path):
-    "A checkpoint after each batch, or none within an epoch"
-    run = train('fast', survival.digits(), tmp_path/'run', save_interval_s=0., **QUICK, **survival.CHANGES)
-    assert same_run(whole, run.path)
+def test_interrupted_four_times_and_resumed_it_is_the_same(whole, tmp_path, capsys):
+    "In its first epoch, which starts again, and, of 6 steps each, in the second, the third and the mild one"
+    for i, after in enumerate((3, 7, 8, 9)):
+        press_ctrl_c(after)
+        with pytest.raises(KeyboardInterrupt):
+            if i: resume(tmp_path/'run', survival.digits(), device='cpu')
+            else: train('best', survival.digits(), tmp_path/'run', **survival.CHANGES)
+        assert capsys.readouterr().err.endswith(f'continue with: s5_train --resume {tmp_path/"run"}\n')
+    assert len(load_history(tmp_path/'run'/'history.csv').rows) == 3
+    resume(tmp_path/'run', survival.digits(), device='cpu')
+    assert same_run(whole, tmp_path/'run')
 
 
-def test_a_run_in_a_thread_leaves_signals_alone(small, tmp_path):
-    done = []
-    thread = threading.Thread(target=lambda: done.append(train('fast', small, tmp_path/'run', bs=200, **QUICK)))
-    thread.start()
-    thread.join()
-    assert done and load_run(tmp_path/'run', 'cpu').report['n'] == 130
+def test_a_run_that_lacks_only_its_report_is_finished(whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path/'run')
+    for name in ('report.json', 'model.safetensors', 'curves.png'): (run/name).unlink()
+    resume(run, survival.digits(), device='cpu')
+    assert same_run(whole, run)
 
 
-def stopped_run(path, **changes):
-    "A run that was stopped after its last epoch, before its end"
-    with pytest.MonkeyPatch.context() as m:
-        m.setattr(runs, '_save_run', lambda run: run)
-        train('fast', survival.digits(), path, **QUICK, **{**dict(bs=100), **changes})
-    return path
+class Evil:
+    "An object that runs a command when it is unpickled without care"
+    def __init__(self, path): self.path = path
+
+    def __reduce__(self): return os.system, (f'touch {self.path}',)
 
 
-def test_a_folder_in_use_is_refused(small, tmp_path):
-    stopped_run(tmp_path/'run')
-    with FileLock(tmp_path/'run'/'.lock'):
-        with pytest.raises(ValueError, match='run is in use by another process'):
-            resume(tmp_path/'run', small, device='cpu')
-    assert resume(tmp_path/'run', small, device='cpu').report['n'] == 130
-
-
-def test_a_finished_run_is_not_resumed(run_copy, small):
-    before = {p.name: p.read_bytes() for p in run_copy.iterdir()}
-    with pytest.raises(ValueError, match='copy is finished; s5_eval scores it, load_run loads it'):
-        resume(run_copy, small, device='cpu')
-    assert before == {p.name: p.read_bytes() for p in run_copy.iterdir()} and '.lock' not in before
-
-
-def test_a_folder_without_a_run_is_not_resumed(small, tmp_path):
-    with pytest.raises(ValueError, match='nothing is not a run; name the folder of a stopped run'):
+def test_what_cannot_be_resumed_says_why(whole, tmp_path, small):
+    run = shutil.copytree(whole, tmp_path/'run')
+    (run/'report.json').unlink()
+    with pytest.raises(ValueError, match='expected generated .*, found others'):
+        resume(run, small._replace(name='others'), device='cpu')
+    good = (run/'last.pt').read_bytes()
+    torch.save(Evil(tmp_path/'ran'), tmp_path/'evil')
+    for bad in (good[:-1], b'', (tmp_path/'evil').read_bytes()):
+        (run/'last.pt').write_bytes(bad)
+        with pytest.raises(ValueError, match='last.pt is damaged'):
+            resume(run, survival.digits(), device='cpu')
+    assert not (tmp_path/'ran').exists()
+    with pytest.raises(ValueError, match='nothing'):
         resume(tmp_path/'nothing', small)
     assert not (tmp_path/'nothing').exists()
 
 
-def test_files_of_another_run_are_refused(small, tmp_path):
-    a, b = stopped_run(tmp_path/'a'), stopped_run(tmp_path/'b', seed=1)
-    shutil.copy(b/'last.ckpt', a/'last.ckpt')
-    with pytest.raises(ValueError, match='last.ckpt belongs to another run: expected seed=.*, found '):
-        resume(a, small, device='cpu')
-    data = (b/'last.ckpt').read_bytes()
-    (b/'last.ckpt').write_bytes(data[:-1])
-    with pytest.raises(ValueError, match='last.ckpt is damaged: its checksum does not match its content'):
-        resume(b, small, device='cpu')
-    with pytest.raises(ValueError, match='b needs the data it started with: expected generated .*, found others'):
-        resume(b, small._replace(name='others'), device='cpu')
-    with pytest.raises(ValueError, match="b was trained on 'generated digits .*', which cannot be loaded by name"):
-        resume(b, device='cpu')
+def test_a_run_that_diverges_says_so(small, tmp_path):
+    with pytest.raises(ValueError, match='lower the learning rate'):
+        train('s5', small, tmp_path/'run', epochs=9, bs=30, lr=300., **QUICK)
+    assert not (tmp_path/'run'/'model.safetensors').exists()
 
 
-def test_data_sets_that_can_be_loaded_by_name():
-    assert [dataset_kind(n, 'x') for n in ('MNIST', 'generated digits')] == ['mnist', 'digits']
-    for name in ('mine', None, ''):
-        message = f'x was trained on {name!r}, which cannot be loaded by name; choose a data set'
-        with pytest.raises(ValueError, match=message):
-            dataset_kind(name, 'x')
+# --- the network in the package ---------------------------------------------------------------------------------
+
+def test_the_network_in_the_package_says_what_it_is():
+    net, report = load_pretrained(), pretrained_report()
+    assert isinstance(net, Net) and not net.training and {p.dtype for p in net.parameters()} == {torch.float32}
+    assert report['recipe'] == 'best' and report['changes'] == {} and report['held_out'] == 'MNIST, test images'
+    row, = (r for r in read_sweep(ROOT/'nbs/runs/best.csv') if int(r['seed']) == report['seed'])
+    assert int(row['test_correct']) == report['correct_in_training'] and report['versions']['s5_mnist']
 
 
-@pytest.mark.parametrize('fault', [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_a_full_disk_costs_no_training_and_no_checkpoint(fault, small, tmp_path, monkeypatch, capfd):
-    "The second save fails, and leaves the first checkpoint complete; the third works again"
-    save, calls = runs.save_checkpoint, []
-
-    def full(path, net, opt, sched, generator, hist, **kwargs):
-        calls.append(len(hist.rows))
-        if len(calls) == 2: raise OSError(fault, os.strerror(fault), str(path))
-        if len(calls) == 3:
-            other, g = Net(), torch.Generator()
-            assert len(load_checkpoint(path, other, *make_optimizer(other, RECIPES['fast'], 2), g).rows) == 1
-        save(path, net, opt, sched, generator, hist, **kwargs)
-    monkeypatch.setattr(runs, 'save_checkpoint', full)
-    run = train('fast', small, tmp_path/'run', epochs=3, **QUICK)
-    assert calls == [1, 2, 3] and len(load_run(run.path, 'cpu').history.rows) == 3
-    assert f'not saved, continuing: [Errno {fault}] {os.strerror(fault)}' in capfd.readouterr().err
+@pytest.mark.slow
+@pytest.mark.mnist
+def test_the_network_in_the_package_scores_what_it_says(mnist):
+    net, report, data = load_network('pretrained', 'cpu')
+    score = evaluate(net, loaders(mnist).test)
+    assert (score.correct, score.n, data) == (report['correct'], report['n'], 'MNIST') and score.correct == 9976
+    assert score.loss == pytest.approx(report['loss'], rel=1e-4)
 
 
-def test_a_folder_that_vanishes_comes_back(small, tmp_path, monkeypatch):
-    save = runs.save_history
-
-    def vanish(hist, path):
-        if len(hist.rows) == 1: shutil.rmtree(tmp_path/'run')
-        save(hist, path)
-    monkeypatch.setattr(runs, 'save_history', vanish)
-    run = train('fast', small, tmp_path/'run', epochs=3, **QUICK)
-    assert len(load_run(run.path, 'cpu').history.rows) == 3
+def test_save_pretrained_reports_what_the_file_scores(small, small_run, tmp_path):
+    report = save_pretrained(small_run, tmp_path/'w.safetensors', loaders(small).test)
+    net = load_pretrained(tmp_path/'w.safetensors')
+    assert json.loads(json.dumps(report)) == pretrained_report(tmp_path/'w.safetensors')
+    assert evaluate(net, loaders(small).test).correct == report['correct'] == sum(c for c, _ in report['halves'])
+    assert report['correct_in_training'] == small_run.report['correct'] and report['settings']['epochs'] == 2
+    for p, q in zip(net.parameters(), small_run.net.parameters()): assert p.equal(q.half().float())
 
 
-def test_a_training_that_diverges_keeps_the_checkpoint_before(small, tmp_path):
-    with pytest.raises(ValueError, match='the loss is .*; .*last.ckpt holds the last good state'):
-        train('s5', small, tmp_path/'run', epochs=9, lr=300., save_interval_s=0., **QUICK)
-    other, g = Net(), torch.Generator()
-    opt, sched = make_optimizer(other, RECIPES['s5'], 1)
-    load_checkpoint(tmp_path/'run'/'last.ckpt', other, opt, sched, g, loaders(small).train)
-    assert all(p.isfinite().all() for p in other.parameters())
-
-
-def test_the_save_interval_has_a_range(small, tmp_path):
-    for interval in (-1., float('nan')):
-        with pytest.raises(ValueError, match=f'save_interval_s must be a number between 0 and .*, got {interval}'):
-            train('fast', small, tmp_path/str(interval), save_interval_s=interval, **QUICK)
-        assert not (tmp_path/str(interval)).exists()
+def test_networks_by_name_and_files_without_a_report(small, small_run, tmp_path):
+    net, report, data = load_network(str(small_run.path), 'cpu')
+    assert report['seed'] == 6 and data == small.name and flat(net).equal(flat(small_run.net))
+    with pytest.raises(ValueError, match='nowhere'):
+        load_network('nowhere')
+    save_weights(Net(), tmp_path/'w', {})
+    with pytest.raises(ValueError, match='no report'):
+        pretrained_report(tmp_path/'w')
+    validated = train('fast', small, tmp_path/'run', n_valid=40, bs=200, **QUICK)
+    with pytest.raises(ValueError, match='n_valid'):
+        save_pretrained(validated, tmp_path/'x', loaders(small).test)
+    assert not (tmp_path/'x').exists() and PRETRAINED.stat().st_size < 1.3e6
 
 
 # --- CUDA -------------------------------------------------------------------------------------------------------
 
 @pytest.mark.cuda
-def test_on_cuda(small, tmp_path):
-    "The same batches, and a result close to the CPU's"
-    a, b = (train('fast', small, tmp_path/d, bs=16, device=d, precision='float32') for d in ('cpu', 'cuda'))
-    assert a.history.train_losses[0] == pytest.approx(b.history.train_losses[0], rel=0.05)
-
-
-@pytest.mark.cuda
-def test_with_all_options_on_cuda_it_learns_the_same(small, tmp_path):
-    fast, plain = (train('fast', small, tmp_path/n, device='cuda', bs=32, lr=0.02, epochs=3, disable=d)
-                   for n, d in (('fast', ''), ('plain', ','.join(COMPUTE_OPTIONS))))
-    assert fast.report['fused'] and not plain.report['fused']
-    assert fast.history.train_losses[-1] == pytest.approx(plain.history.train_losses[-1], abs=0.2)
+def test_on_cuda(tmp_path):
+    "A result close to the CPU's, with all options and without"
+    data = generated_data(2000, 500)
+    done = [train('fast', data, tmp_path/f'{i}', bs=32, lr=.02, epochs=3, **kw) for i, kw in enumerate((
+        QUICK, dict(device='cuda', precision='float32', disable=','.join(COMPUTE_OPTIONS)), dict(device='cuda')))]
+    assert [r.history.train_losses[-1] for r in done] == pytest.approx([done[0].history.train_losses[-1]]*3, abs=.2)
+    deterministic = [train('fast', data, tmp_path/n, device='cuda', deterministic=True) for n in 'ab']
+    assert same_run(*(r.path for r in deterministic))
