@@ -36,13 +36,15 @@ def pick_device(
                      f'on this machine, got {name!r}')
 
 # %% ../nbs/device.ipynb #5ffd75ce
-@cache
 def native_bf16(
     device:torch.device, # Device of type cpu, cuda or mps
 )->bool: # True if it has, and torch uses, instructions for bfloat16 products
     "Whether `device` multiplies in bfloat16 natively"
     if device.type == 'cuda': return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != 'cpu': return False
+    return device.type == 'cpu' and _native_on_cpu()
+
+@cache
+def _native_on_cpu():
     names = {'bf16'} # On ARM; the others are on x86
     if torch.backends.cpu.get_cpu_capability().startswith('AVX512'):
         names |= {'avx512_bf16', 'amx_bf16'}

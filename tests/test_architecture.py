@@ -21,7 +21,7 @@ BIN = Path(sysconfig.get_path('scripts'))
 # From the lowest layer up: a module may import only modules to its left
 ORDER = ('core device digits data model utils distributed training augment selection recipes checkpoints runs pretrained '
          'preprocessing typicality inference numbers widget timing benchmark validation sweeps cli').split()
-MAX_LINES, MAX_WIDTH = 400, 88
+MAX_LINES, MAX_WIDTH = 440, 88
 
 
 # --- what a module imports --------------------------------------------------------------------------------------

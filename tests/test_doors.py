@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sealing import ODD, changed, checkpoint_content, places, seal_checkpoint, seal_report
+from systems import linux, posix
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
@@ -54,6 +55,7 @@ def occupied(tmp_path):
     assert (tmp_path/'dangling').is_symlink() and (tmp_path/'pipe').is_fifo() and not (tmp_path/'nowhere').exists()
 
 
+@posix('pipes, links and devices in the file system')
 def test_what_is_there_is_not_replaced(occupied):
     for path in occupied:
         with pytest.raises(InputError, match='exists; name another|must be a file, found a'):
@@ -75,6 +77,7 @@ def test_an_export_is_replaced_only_by_force(tmp_path):
     export_network('pretrained', 'safetensors', tmp_path/'a', force=True)
 
 
+@linux('/proc, a folder that nobody can write to')
 def test_a_folder_that_cannot_be_written_is_found_before_the_work(monkeypatch, small):
     monkeypatch.setattr('s5_mnist.sweeps.train', lambda *args, **kwargs: pytest.fail('it trained'))
     with pytest.raises(InputError, match='/proc cannot be written'):
@@ -87,6 +90,7 @@ def test_a_measurement_is_replaced_only_by_force(tmp_path):
     assert done.returncode == 2 and 'bench.json exists; name another file, or use force' in done.stderr
 
 
+@posix('a file that two threads replace at the same moment')
 def test_threads_do_not_share_a_temporary_file(tmp_path):
     def write(text):
         for _ in range(30):
@@ -122,6 +126,7 @@ def test_two_runs_at_once_take_two_folders(tmp_path, small, monkeypatch):
 
 # --- reading ----------------------------------------------------------------------------------------------------
 
+@posix('pipes, links and devices in the file system')
 def test_only_files_are_read(occupied):
     for path in occupied[2:]:
         for read in (check_readable, preprocess, load_run, read_sweep, lambda p: checkpoints.read_weights(p),
@@ -150,12 +155,14 @@ def test_a_picture_runs_no_program(tmp_path, monkeypatch):
             preprocess(source)
 
 
-@pytest.mark.parametrize('path', ['', b'', 'a\0b', '~nobody-of-this-name/x', 3, None])
+@pytest.mark.parametrize('path', ['', b'', 'a\0b', 3, None, pytest.param(
+    '~nobody-of-this-name/x', marks=posix('a list of users to find a home in'))])
 def test_what_is_no_path_is_refused(path):
     with pytest.raises(InputError, match='a path must name a file or folder, got'):
         user_path(path)
 
 
+@posix('the variable HOME')
 def test_home(monkeypatch):
     monkeypatch.setenv('HOME', '/home/somebody')
     assert user_path('~/x') == Path('/home/somebody/x')
@@ -176,6 +183,7 @@ def test_values_are_shown_briefly():
     assert shown([torch.zeros(9, 9)]*3) == 'a list' and shown([1, 2]) == '[1, 2]'
 
 
+@posix('locales that are set by LC_ALL')
 @pytest.mark.parametrize('environment', [dict(LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0'),
                                          dict(PYTHONIOENCODING='ascii')])
 def test_any_name_can_be_printed_in_any_locale(tmp_path, environment):
@@ -185,6 +193,7 @@ def test_any_name_can_be_printed_in_any_locale(tmp_path, environment):
     assert len(done.stderr.splitlines()) == 2
 
 
+@posix('SIGPIPE')
 def test_a_reader_that_leaves_is_no_error(tmp_path):
     read, write = os.pipe()
     os.close(read)
@@ -194,6 +203,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
     assert (done.returncode, done.stderr) == (141, '')
 
 
+@posix('preexec_fn, to start a program without stderr')
 def test_errors_never_go_to_stdout(tmp_path):
     done = subprocess.run([sys.executable, '-c', 'from s5_mnist.cli import s5_predict; s5_predict.main(["none.png"])'],
                           stdout=subprocess.PIPE, timeout=120, preexec_fn=lambda: os.close(2))
@@ -206,6 +216,7 @@ def test_a_wrong_backend_for_plots_does_no_harm(tmp_path):
 
 
 @pytest.mark.slow
+@posix('SIGTERM')
 def test_a_benchmark_that_is_stopped_leaves_nothing(tmp_path):
     code = 'from s5_mnist.cli import s5_bench; s5_bench.main(["--data", "digits", "--out", "out"])'
     process = subprocess.Popen([sys.executable, '-c', code], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
@@ -392,6 +403,7 @@ def test_rows_edited_by_hand_are_refused(small, tmp_path, change):
         read_sweep(tmp_path/'t.csv')
 
 
+@posix('names of up to 255 characters in any folder')
 def test_names_that_are_too_long_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for call in (lambda n: export_network('pretrained', 'safetensors', n), runs.resume, read_sweep, load_run,
@@ -449,9 +461,10 @@ def test_a_run_whose_files_were_edited_is_refused(run_copy):
 
 
 def test_arguments_of_other_types_are_refused(tmp_path):
+    entry = next(os.scandir(os.fsencode(tmp_path.parent)))             # Its path is of type bytes
     for call in (lambda: train('fast', device=None), lambda: train('fast', disable=None),
                  lambda: train('fast', deterministic='no'), lambda: parse_changes(None),
-                 lambda: get_recipe('best', epochs=10**400), lambda: preprocess(next(os.scandir(b'/proc')))):
+                 lambda: get_recipe('best', epochs=10**400), lambda: preprocess(entry)):
         with pytest.raises(InputError, match='must'):
             call()
     net = torch.nn.BatchNorm1d(3)

@@ -17,6 +17,7 @@ from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from survival import same_run
+from systems import posix
 
 from s5_mnist import runs
 from s5_mnist.checkpoints import load_checkpoint
@@ -254,7 +255,7 @@ def stop_at(monkeypatch, *at, number=signal.SIGINT):
     monkeypatch.setattr(EpochState, 'add', add_and_signal)
 
 
-@pytest.mark.skipif(os.name == 'nt', reason='Windows raises SIGINT elsewhere')
+@posix('SIGINT that arrives where it is raised')
 def test_stopped_three_times_and_resumed_it_is_the_same(whole, tmp_path):
     "Within the first epoch, within the second after it was resumed, and at its last but one batch"
     digits, before = survival.digits(), signal.getsignal(signal.SIGINT)
@@ -355,6 +356,7 @@ def test_a_full_disk_costs_no_training_and_no_checkpoint(fault, small, tmp_path,
     assert f'not saved, continuing: [Errno {fault}] {os.strerror(fault)}' in capfd.readouterr().err
 
 
+@posix('removing a folder that holds an open file')
 def test_a_folder_that_vanishes_comes_back(small, tmp_path, monkeypatch):
     save = runs.save_history
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from urllib.parse import unquote
 
 import pytest
@@ -80,11 +81,17 @@ def test_plain_keeps_the_words():
     assert plain('it’s') == "it's" and plain('a') != plain('b')
 
 
+def one_folder_up(markdown):
+    "Links of a notebook as README.md has them, by the rules of nbs/site/links.lua"
+    return re.sub(r'(?<!\!)(\[[^\]]*\]\()([^)\s]+)', lambda m: m[1]+(
+        m[2] if re.match('[a-z]+:|[#/]', m[2]) else m[2][3:] if m[2].startswith('../') else f'nbs/{m[2]}'), markdown)
+
+
 def test_readme_is_index(pages):
-    "README.md has the words of index.ipynb, and shows the same pictures"
+    "README.md has the words of index.ipynb, with links from where it stands, and shows the same pictures"
     markdown, pictures = as_markdown(cells(pages/'index.ipynb'))
-    assert plain((ROOT/'README.md').read_text()) == plain(markdown)
-    assert pictures and {str(p.relative_to(ROOT)) for p in (ROOT/'index_files').rglob('*.png')} == set(pictures)
+    assert plain((ROOT/'README.md').read_text(encoding='utf-8')) == plain(one_folder_up(markdown))
+    assert pictures and {p.relative_to(ROOT).as_posix() for p in (ROOT/'index_files').rglob('*.png')} == set(pictures)
     for name, png in pictures.items():
         assert (ROOT/name).read_bytes() == png, name
 
@@ -106,6 +113,34 @@ def test_readme_is_what_nbdev_makes_of_it(own_copy):
     assert done.returncode == 0, (done.stdout+done.stderr)[-4000:]
     for name in ('README.md', *(str(p.relative_to(ROOT)) for p in (ROOT/'index_files').rglob('*.png'))):
         assert (folder/name).read_bytes() == (ROOT/name).read_bytes(), f'{name} is out of step; run nbdev_readme'
+
+
+PANDOC = [shutil.which('pandoc')] if shutil.which('pandoc') else ['quarto', 'pandoc'] if shutil.which('quarto') else None
+LINKS = '[a](S5.ipynb) [b](../NOTICE) [c](00_data.ipynb#x) [d](#x) [e](https://x.y/z)'
+
+
+@pytest.mark.skipif(not PANDOC, reason='no quarto on the PATH')
+@pytest.mark.parametrize('to', ['gfm', 'html'])
+def test_links_of_index_in_readme_and_on_the_site(to):
+    done = subprocess.run([*PANDOC, '--to', to, '--lua-filter', ROOT/'nbs/site/links.lua'], input=LINKS, text=True,
+                          capture_output=True, check=True).stdout
+    if to == 'gfm':
+        assert ' '.join(done.split()) == one_folder_up(LINKS)
+    else:
+        assert re.findall(r'href="([^"]+)"', done) == ['S5.ipynb', f'{REPO}NOTICE', '00_data.ipynb#x', '#x', 'https://x.y/z']
+
+
+def test_links_of_readme_need_no_host():
+    "They lead somewhere in a clone, and where the package is published each leads to the repository"
+    readme = (ROOT/'README.md').read_text(encoding='utf-8')
+    links = re.findall(r'\]\(([^)\s]+)\)', readme)
+    assert len(links) > 15 and all((ROOT/link).exists() for link in links)
+    code = 'import setuptools; setuptools.setup = lambda **all: print(all["long_description"]); import setup'
+    shown = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, encoding='utf-8', check=True,
+                           env=os.environ | dict(PYTHONUTF8='1')).stdout
+    assert re.findall(r'\]\(([^)\s]+)\)', shown) == [REPO+link for link in links]
+    assert re.findall(r'<img src="([^"]+)"', shown) == [
+        REPO.replace('blob', 'raw')+src for src in re.findall(r'<img src="([^"]+)"', readme)]
 
 
 def test_readme_opens_with_the_two_commands():
@@ -158,6 +193,8 @@ def where(target, page):
         return found[0], place
     if re.match(r'[a-z]+:', target):
         return None
+    if target.startswith('../'):                                  # To the repository, by nbs/site/links.lua
+        return ROOT/target[3:], ''
     name, _, place = target.partition('#')
     return (page.parent/unquote(name) if name else page), place
 
@@ -207,6 +244,8 @@ def test_chapters_open_elsewhere():
                       'mybinder.org/v2/gh/s5-mnist/s5_mnist/main?labpath=nbs/'):
             assert f'(https://{address}{path.name})' in source(badges), path.name
         assert "'google.colab' in str(get_ipython())" in source(fetch) and not fetch['outputs']
+        assert '"./s5_mnist[notebooks]"' in source(fetch)
+    assert '-e .[notebooks]' in (ROOT/'.binder/requirements.txt').read_text()
 
 
 def test_site_configuration(copy):
@@ -267,6 +306,18 @@ def test_workflows_and_templates_are_sound():
         found = yaml.safe_load((ROOT/'CITATION.cff').read_text())[name]
         expected = re.search(rf'^{value} = (.*)$', settings, re.M)[1]
         assert found == expected.replace('%(user)s', 's5-mnist').replace('%(repo)s', 's5_mnist')
+
+
+def test_what_comes_from_others_is_named():
+    "In NOTICE, which goes out with the source; on every page; and beside the images of MNIST"
+    notice, pictures = ((ROOT/name).read_text(encoding='utf-8') for name in ('NOTICE', 'nbs/demo/images.js'))
+    count = pictures.count('"index"')
+    assert f'holds {count} of the test images' in notice
+    assert ' NOTICE ' in (ROOT/'MANIFEST.in').read_text()
+    for name in re.findall(r'\b(?:nbs|tests)/[\w./]+\w', notice):
+        assert (ROOT/name).exists(), name
+    for text in (notice, *((ROOT/name).read_text(encoding='utf-8') for name in ('_quarto.yml', 'nbs/demo.qmd'))):
+        assert 'Cortes' in text and re.search('BY-SA|Attribution-ShareAlike', text)
 
 
 @pytest.mark.parametrize('name', ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'CHANGELOG.md'])

@@ -3,7 +3,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
@@ -12,13 +11,14 @@ import pytest
 import survival
 from conftest import QUICK
 from survival import same_run
+from systems import posix
 
 from s5_mnist import cli, runs
 from s5_mnist.core import InputError
 from s5_mnist.runs import resume, train
 
 KILLS = int(os.environ.get('S5_KILLS', 20))
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == 'win32', reason='no SIGKILL on Windows')]
+pytestmark = [pytest.mark.slow, posix('SIGKILL')]
 
 
 @pytest.fixture(scope='module')
