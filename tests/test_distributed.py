@@ -45,7 +45,7 @@ def test_processes_share_the_images(small, monkeypatch):
 def torchrun(*args, processes=2, cwd=None):
     "The completed process of a job of torchrun"
     if sys.platform == 'win32':
-        pytest.skip('torchrun is not tried on Windows')
+        pytest.skip('needs POSIX: torchrun')
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), 'CUDA_VISIBLE_DEVICES': ''}
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes),
                *map(str, args)]

@@ -72,11 +72,17 @@ def plain(markdown):
     return ' '.join(markdown.replace('\\', '').split())
 
 
+def one_folder_up(markdown):
+    "Links of a notebook as README.md has them, by the rules of nbs/site/links.lua"
+    return re.sub(r'(?<!\!)(\[[^\]]*\]\()([^)\s]+)', lambda m: m[1]+(
+        m[2] if re.match('[a-z]+:|[#/]', m[2]) else m[2][3:] if m[2].startswith('../') else f'nbs/{m[2]}'), markdown)
+
+
 def test_readme_is_index(pages):
-    "README.md has the words of index.ipynb, and shows the same pictures"
+    "README.md has the words of index.ipynb, with links from where it stands, and shows the same pictures"
     markdown, pictures = as_markdown(cells(pages/'index.ipynb'))
-    assert plain((ROOT/'README.md').read_text()) == plain(markdown)
-    assert pictures and {str(p.relative_to(ROOT)) for p in (ROOT/'index_files').rglob('*.png')} == set(pictures)
+    assert plain((ROOT/'README.md').read_text(encoding='utf-8')) == plain(one_folder_up(markdown))
+    assert pictures and {p.relative_to(ROOT).as_posix() for p in (ROOT/'index_files').rglob('*.png')} == set(pictures)
     for name, png in pictures.items():
         assert (ROOT/name).read_bytes() == png, name
 
@@ -98,6 +104,34 @@ def test_readme_is_what_nbdev_makes_of_it(own_copy):
     assert done.returncode == 0, (done.stdout+done.stderr)[-4000:]
     for name in ('README.md', *(str(p.relative_to(ROOT)) for p in (ROOT/'index_files').rglob('*.png'))):
         assert (folder/name).read_bytes() == (ROOT/name).read_bytes(), f'{name} is out of step; run nbdev_readme'
+
+
+PANDOC = [shutil.which('pandoc')] if shutil.which('pandoc') else ['quarto', 'pandoc'] if shutil.which('quarto') else None
+LINKS = '[a](S5.ipynb) [b](../NOTICE) [c](00_data.ipynb#x) [d](#x) [e](https://x.y/z)'
+
+
+@pytest.mark.skipif(not PANDOC, reason='no quarto on the PATH')
+@pytest.mark.parametrize('to', ['gfm', 'html'])
+def test_links_of_index_in_readme_and_on_the_site(to):
+    done = subprocess.run([*PANDOC, '--to', to, '--lua-filter', ROOT/'nbs/site/links.lua'], input=LINKS, text=True,
+                          capture_output=True, check=True).stdout
+    if to == 'gfm':
+        assert ' '.join(done.split()) == one_folder_up(LINKS)
+    else:
+        assert re.findall(r'href="([^"]+)"', done) == ['S5.ipynb', f'{REPO}NOTICE', '00_data.ipynb#x', '#x', 'https://x.y/z']
+
+
+def test_links_of_readme_need_no_host():
+    "They lead somewhere in a clone, and where the package is published each leads to the repository"
+    readme = (ROOT/'README.md').read_text(encoding='utf-8')
+    links = re.findall(r'\]\(([^)\s]+)\)', readme)
+    assert len(links) > 15 and all((ROOT/link).exists() for link in links)
+    code = 'import setuptools; setuptools.setup = lambda **all: print(all["long_description"]); import setup'
+    shown = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, encoding='utf-8', check=True,
+                           env=os.environ | dict(PYTHONUTF8='1')).stdout
+    assert re.findall(r'\]\(([^)\s]+)\)', shown) == [REPO+link for link in links]
+    assert re.findall(r'<img src="([^"]+)"', shown) == [
+        REPO.replace('blob', 'raw')+src for src in re.findall(r'<img src="([^"]+)"', readme)]
 
 
 # --- pages, before Quarto ---------------------------------------------------------------------------------------
@@ -130,6 +164,8 @@ def where(target, page):
         return found[0], place
     if re.match(r'[a-z]+:', target):
         return None
+    if target.startswith('../'):                                  # To the repository, by nbs/site/links.lua
+        return ROOT/target[3:], ''
     name, _, place = target.partition('#')
     return (page.parent/unquote(name) if name else page), place
 
@@ -300,3 +336,15 @@ def test_each_public_symbol_is_found_by_the_search(tmp_path):
                    env=os.environ | dict(QUARTO_PROJECT_OUTPUT_DIR=str(tmp_path)))
     entries = json.loads((tmp_path/'search.json').read_text())
     assert [e['section'] for e in entries] == ['', 'evaluate', 'fit'] and entries[0] == page
+
+
+def test_what_comes_from_others_is_named():
+    "In NOTICE, which goes out with the source; on every page; and beside the images of MNIST"
+    notice, pictures = ((ROOT/name).read_text(encoding='utf-8') for name in ('NOTICE', 'nbs/demo/images.js'))
+    count = pictures.count('"index"')
+    assert f'holds {count} of the test images' in notice
+    assert ' NOTICE ' in (ROOT/'MANIFEST.in').read_text()
+    for name in re.findall(r'\b(?:nbs|tests)/[\w./]+\w', notice):
+        assert (ROOT/name).exists(), name
+    for text in (notice, *((ROOT/name).read_text(encoding='utf-8') for name in ('_quarto.yml', 'nbs/demo.qmd'))):
+        assert 'Cortes' in text and re.search('BY-SA|Attribution-ShareAlike', text)
