@@ -120,8 +120,7 @@ def _read_or_download(name, folders, download):
         try: return download_file(name, target)
         except FileNotFoundError as e: advice = f'{e}. Check the connection'
     rejected = rejected or f'{name} is in none of {", ".join(map(str, folders))}'
-    raise FileNotFoundError(f'{rejected}. {advice}, or set S5_MNIST_DATA to a folder '
-                            'that holds MNIST/raw.')
+    raise FileNotFoundError(printable(f'{rejected}. {advice}, or set S5_MNIST_DATA to a folder that holds MNIST/raw.'))
 
 # %% ../nbs/41_mnist_files.ipynb #57811cfb
 def read_mnist(

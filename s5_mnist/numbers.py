@@ -114,7 +114,7 @@ def _find_lines(boxes, height):
 
 # %% ../nbs/23_numbers.ipynb #9f67dfc8
 def _add_up(cost):
-    "Least sum of `cost` [h,w] along a path from the first row to each place"
+    "Least sum of `cost` [h,w] along a path from the first row to each position"
     total = cost.copy()
     for above,row in zip(total, total[1:]):
         sides = np.pad(above, 1, constant_values=np.inf)
@@ -261,7 +261,7 @@ def _split_numbers(boxes, height):
 # %% ../nbs/23_numbers.ipynb #2006d280
 @dataclass(repr=False)
 class FoundDigit(Prediction):
-    "A digit and its place in a picture"
+    "A digit and its position in a picture"
     box: tuple = (0, 0, 0, 0)  # Left, top, right, bottom in pixels of the picture
     line: int = 0              # Number of its line, from 0
     number: int = 0            # Number within the line, from 0

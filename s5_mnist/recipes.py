@@ -22,7 +22,6 @@ from .augment import AUGMENTS
 from .core import Float, Int, check, shown
 from .data import Batches, DigitData, Loaders, loaders
 from .device import ComputeOptions
-from .distributed import rank, world_size
 from .model import Net, init_weights
 from .muon import NEWTON_SCHULZ, Muon
 from .selection import hardest_images
@@ -180,15 +179,15 @@ class TrainingParts(NamedTuple):
     sched: LRScheduler           # Schedule of the learning rate
 
 # %% ../nbs/13_recipes.ipynb #4a2ea339
-def _chosen_batches(recipe, dl, device):
+def _chosen_batches(recipe, dl, device, rank, processes):
     "Batches of the images that a recipe asks for; of several processes, each has its share"
     x, y, bs, sampler = dl.x, dl.y, recipe.bs, None
     if recipe.skip_easy_frac:
         keep = hardest_images(x, y, 1-recipe.skip_easy_frac)
         x, y = x[keep], y[keep]
-    if world_size() > 1:
-        sampler = DistributedSampler(range(len(x)), world_size(), rank(), seed=recipe.seed)
-        bs = max(1, bs//world_size())
+    if processes > 1:
+        sampler = DistributedSampler(range(len(x)), processes, rank, seed=recipe.seed)
+        bs = max(1, bs//processes)
     return Batches(x, y, bs, True, dl.augment, recipe.seed, device, recipe.subset_frac, sampler)
 
 # %% ../nbs/13_recipes.ipynb #1c7e110b
@@ -197,6 +196,8 @@ def build_training(
     data:DigitData, # Images to train and test on
     device:torch.device|str='cpu', # Device to train on
     options:ComputeOptions=ComputeOptions(), # How to compute
+    rank:int=0, # Number of this process among those that train together
+    processes:int=1, # Number of processes that train together
 )->TrainingParts: # Ready for fit
     "Network, batches, optimiser and schedule of a recipe"
     g = torch.Generator().manual_seed(recipe.seed)
@@ -205,5 +206,5 @@ def build_training(
     if recipe.center_crop_frac: zero_outer_weights(net)
     net = net.to(device, memory_format=layout)
     dls = loaders(data, recipe.bs, AUGMENTS[recipe.augment], recipe.n_valid, device, recipe.seed)
-    dls = dls._replace(train=_chosen_batches(recipe, dls.train, device))
+    dls = dls._replace(train=_chosen_batches(recipe, dls.train, device, rank, processes))
     return TrainingParts(net, dls, *make_optimizer(net, recipe, len(dls.train), options.fused))

@@ -177,7 +177,8 @@ def _run(path, recipe, data, device, options, saved=None):
     start = time.perf_counter()
     _set_up_torch(device, options)
     print(f'{recipe.name} on {data.name}\n{device_name(device)}; {options}', flush=True)
-    parts, hist = build_training(recipe, data, device, options), History()
+    parts = build_training(recipe, data, device, options, rank(), world_size())
+    hist = History()
     if saved:
         for name in ('net', 'opt', 'sched'): getattr(parts, name).load_state_dict(saved[name])
         hist.rows = saved['rows']

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RUNGS', 'SPEED_FILES', 'Rung', 'PilDigits', 'time_rung', 'training_flops', 'matmul_peak', 'time_scoring',
            'time_command', 'time_job', 'time_parts', 'time_inference', 'measure_speed', 'ladder_table', 'plot_ladder',
-           'limit_table', 'assignment_seconds', 'recipe_seconds', 'job_table', 'run_table', 'parts_table', 'plot_parts',
-           'plot_growth', 'inference_table', 'import_table', 'machine_table', 'save_speed', 'speed_report']
+           'limit_table', 'assignment_seconds', 'recipe_seconds', 'job_table', 'run_table', 'parts_table',
+           'inference_table', 'import_table', 'machine_table', 'save_speed', 'speed_report']
 
 # %% ../nbs/31_speed.ipynb #71eafaca
 import math
@@ -414,46 +414,6 @@ def parts_table(
     limit = lambda k: [f'{limits[k]:.2f}', f'{limits[k]/seconds[k]:.0%}'] if k in limits else ['', '']
     order = 'batches', 'forward', 'backward', 'optimizer', 'training', 'scoring'
     return Table(['part', 'time, s', 'limit, s', 'share of peak'], [[k, f'{seconds[k]:.2f}', *limit(k)] for k in order])
-
-# %% ../nbs/31_speed.ipynb #53a211c1
-def plot_parts(
-    found:dict, # Measurements, as from measure_speed, with at least one job
-)->object: # Matplotlib figure: two stacked bars, as measured and at the peak rate
-    "Plot where the seconds of a recipe go"
-    import matplotlib.pyplot as plt
-    bars = dict(measured=_medians(found['parts']), limit=_part_limits(found))
-    fig, ax = plt.subplots(figsize=(7, 1.9), layout='constrained')
-    left = dict.fromkeys(bars, 0.)
-    for name,color in zip(bars['measured'], ('C0', 'C1', 'C2', 'C3', 'C4')):
-        widths = [parts.get(name, 0.) for parts in bars.values()]
-        drawn = ax.barh(list(bars), widths, left=list(left.values()), color=color, height=.7, label=name)
-        ax.bar_label(drawn, [f'{w:.1f}' if w > .4 else '' for w in widths], label_type='center', color='w', fontsize=9)
-        left = {bar: left[bar]+w for bar,w in zip(bars, widths)}
-    ax.set(xlabel='seconds', ylim=(1.5, -.5))
-    ax.spines[['top', 'right']].set_visible(False)
-    fig.legend(loc='outside upper center', ncols=5, frameon=False, fontsize=9)
-    return fig
-
-# %% ../nbs/31_speed.ipynb #9932406e
-def plot_growth(
-    found:dict, # Measurements, as from measure_speed, with at least one job
-)->object: # Matplotlib figure: one line for each number of threads, and the ideal
-    "Plot the time of an epoch against its number of images"
-    import matplotlib.pyplot as plt
-    times = {tuple(map(int, key.split()[::2])): seconds for key,seconds in found['growth'].items()}
-    sizes, threads = (sorted(set(column)) for column in zip(*times))
-    least = statistics.median(times[sizes[0], 1])/sizes[0]
-    fig, ax = plt.subplots(figsize=(7, 2.8), layout='constrained')
-    for t,color in zip(threads, ('C0', 'C1')):
-        runs = [times[n, t] for n in sizes]
-        ax.plot(sizes, list(map(statistics.median, runs)), 'o-', color=color, label=f'{t} thread{"s"*(t > 1)}')
-        ax.vlines(sizes, list(map(min, runs)), list(map(max, runs)), color=color)
-        ax.plot(sizes, [least*n/t for n in sizes], color=color, ls='--', lw=1)
-    ax.set(xlabel='images in the epoch', ylabel='seconds', xlim=0, ylim=0)
-    ax.xaxis.set_major_formatter('{x:,.0f}')
-    ax.legend(frameon=False)
-    ax.spines[['top', 'right']].set_visible(False)
-    return fig
 
 # %% ../nbs/31_speed.ipynb #8bc590e3
 def inference_table(

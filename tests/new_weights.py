@@ -13,10 +13,11 @@ from s5_mnist.data import as_input, load_mnist
 from s5_mnist.inference import export_onnx
 from s5_mnist.mnist_files import MNIST_FILES
 from s5_mnist.runs import load_pretrained, pretrained_report, save_weights
-from s5_mnist.typicality import HEAD, fit_typicality
+from s5_mnist.typicality import fit_typicality
 
 ROOT = Path(__file__).parents[1]
-NETWORK, SPRITE, MODULE = (ROOT/'nbs'/'demo'/name for name in ('s5_mnist.onnx', 'images.png', 'images.js'))
+HEAD, NETWORK = 's5_mnist/typicality.safetensors', 'nbs/demo/s5_mnist.onnx'
+SPRITE, MODULE = 'nbs/demo/images.png', 'nbs/demo/images.js'
 VOTES = ROOT/'tests'/'label_votes.csv'      # From github.com/cleanlab/label-errors, mturk/mnist_mturk.json
 COLUMNS = 8
 
@@ -91,12 +92,14 @@ def module(data):
     return misread+read+examples, text
 
 
+def make_all(data, root=ROOT, **options):
+    "Write all files below a folder; options as for fit_typicality"
+    net, (indices, text) = load_pretrained(), module(data)
+    save_weights(fit_typicality(net, data, **options).half(), root/HEAD, dict(kind='typicality head'))
+    export_onnx(net, root/NETWORK, maps=True, half=True) # With the score of the package's head, so after it
+    sprite(data.test_x, indices).save(root/SPRITE, optimize=True)
+    (root/MODULE).write_text(text, encoding='utf-8')
+
+
 if __name__ == '__main__':
-    data, net = load_mnist(), load_pretrained()
-    save_weights(fit_typicality(net, data).half(), HEAD, dict(kind='typicality head'))
-    export_onnx(net, NETWORK, maps=True, half=True) # With the head's score, so after it
-    indices, text = module(data)
-    sprite(data.test_x, indices).save(SPRITE, optimize=True)
-    MODULE.write_text(text, encoding='utf-8')
-    for path in (HEAD, NETWORK, SPRITE, MODULE):
-        print(f'{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes')
+    make_all(load_mnist())

@@ -515,6 +515,8 @@ def test_every_part_is_legible_and_fits(width, scheme, opened):
     page = opened(viewport=dict(width=width, height=900), color_scheme=scheme)
     draw(page, '4')
     answer(page, '4')
+    page.click('#quiz .pad button >> nth=0')
+    page.wait_for_selector('#quiz .next:visible')
     for layer, k in dict(conv1=4, conv3=5, pool2=6, fc1=17, fc2=4).items():
         open_map(page, layer, k)
         assert page.evaluate(FAINT) == [], layer

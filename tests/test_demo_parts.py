@@ -3,37 +3,26 @@ import gzip
 import inspect
 import json
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 import torch
 from conftest import idx_bytes
-from new_weights import COLUMNS, MODULE, SPRITE, measured, module, votes
+from new_weights import COLUMNS, HEAD, MODULE, NETWORK, ROOT, SPRITE, make_all, measured
 from PIL import Image
-from test_demo import DEMO, FAINT, PHONE, THEMES, new_page, runtime # noqa: F401 (fixtures)
+from test_demo import new_page, node, opened, runtime, site # noqa: F401 (fixtures)
 
 from s5_mnist.augment import random_elastic
 from s5_mnist.runs import load_pretrained, pretrained_report
+from s5_mnist.typicality import load_typicality_head
 
 ANEW = 'python tests/new_weights.py writes it anew'
-PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Parts</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
-<link rel="stylesheet" href="demo/parts.css"><style>THEMES</style></head><body><main id="place"></main><script type="module">
-import { loadNetwork } from './demo/network.js'
-import { MOUNT } from './demo/FILE.js'
-window.part = MOUNT(document.getElementById('place'), loadNetwork())
-</script></body></html>"""
-MOUNTS = dict(quiz='mountQuiz', augment='mountAugment', check='mountCheck')
-
-
 # --- without a browser ------------------------------------------------------------------------------------------
 
 def constant(name):
     "A constant of images.js"
     return json.loads(re.sub(r',\s*\]', ']', re.search(rf'^export const {name} = (.*?)\n(?=\n|export|//|\Z)',
-                                                       MODULE.read_text(), re.S | re.M)[1]))
+                                                       (ROOT/MODULE).read_text(), re.S | re.M)[1]))
 
 
 @pytest.fixture(scope='module')
@@ -43,7 +32,7 @@ def tiles():
 
 
 def test_every_tile_is_an_image_of_mnist(tiles, mnist):
-    board = np.asarray(Image.open(SPRITE))
+    board = np.asarray(Image.open(ROOT/SPRITE))
     assert board.dtype == np.uint8 and board.shape == (-(-len(tiles)//COLUMNS)*28, COLUMNS*28)
     for i, row in enumerate(tiles):
         top, left = i//COLUMNS*28, i % COLUMNS*28
@@ -54,24 +43,18 @@ def test_every_tile_is_an_image_of_mnist(tiles, mnist):
 
 
 @pytest.mark.slow
-def test_the_sprite_and_its_lists_are_written_anew_to_the_same(mnist, tiles):
-    indices, text = module(mnist)
-    assert [row['index'] for row in tiles] == indices and MODULE.read_text() == text, ANEW
-
-
-def test_votes_are_of_images_with_the_same_label(mnist, tiles):
-    known = votes()
-    for index, row in known.items():
-        assert mnist.test_y[index] == row['label'] != row['other']
-        assert row['for_label']+row['for_other']+row['for_neither'] == 5
-    asked = [row for row in tiles if 'votes' in row]
-    assert len(asked) > 20 and all(row['index'] in known for row in asked)
+def test_one_command_makes_all_that_depends_on_the_weights(mnist, tmp_path):
+    "The same files again; but the head, which is fitted to fewer images here"
+    few = mnist._replace(train_x=mnist.train_x[:600], train_y=mnist.train_y[:600])
+    make_all(few, tmp_path, n=300, held_out=100, epochs=1)
+    assert load_typicality_head(tmp_path/HEAD).fits(load_pretrained())
+    assert (tmp_path/NETWORK).stat().st_size == pytest.approx((ROOT/NETWORK).stat().st_size, rel=.01)
+    assert (tmp_path/MODULE).read_text() == (ROOT/MODULE).read_text(), ANEW
+    assert Image.open(tmp_path/SPRITE).tobytes() == Image.open(ROOT/SPRITE).tobytes(), ANEW
 
 
 @pytest.mark.parametrize('strength', [1., 4.])
 def test_the_page_distorts_as_random_elastic_does(strength, mnist, tmp_path):
-    if not shutil.which('node'):
-        pytest.skip('no node on the PATH')
     x, n = mnist.test_x[:20, None]/255, 20
     expected = random_elastic(x, torch.Generator().manual_seed(5), strength=strength)
     g = torch.Generator().manual_seed(5)                          # The numbers that random_elastic draws
@@ -84,42 +67,18 @@ def test_the_page_distorts_as_random_elastic_does(strength, mnist, tmp_path):
                  amounts={k: limit*r[j, i].item() for j, (k, limit) in enumerate(names.items())}
                  | dict(elastic=limits['elastic_sigma'])) for i in range(n)]
     (tmp_path/'jobs.json').write_text(json.dumps(jobs))
-    shutil.copy(DEMO/'elastic.js', tmp_path/'elastic.mjs')
-    (tmp_path/'run.mjs').write_text("""
+    found = node(tmp_path, """
         import fs from 'fs'
-        import { distort, TRAINING } from './elastic.mjs'
+        import { distort, TRAINING } from './elastic.js'
         const jobs = JSON.parse(fs.readFileSync('jobs.json'))
         const out = jobs.map(({ image, amounts, points }) => [...distort(Float32Array.from(image), amounts, points)])
         console.log(JSON.stringify({ out, TRAINING }))""")
-    done = subprocess.run(['node', 'run.mjs'], cwd=tmp_path, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
     ours = torch.tensor(found['out']).view(n, 1, 28, 28)
     assert (ours-expected).abs().max() < 1e-4 and (x-expected).abs().max() > .5
     assert found['TRAINING'] == {k: v/strength for k, v in limits.items() if k != 'strength'}
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------
-
-@pytest.fixture(scope='module')
-def site(tmp_path_factory, serve):
-    "The address of a file server with one small page for each part"
-    d = tmp_path_factory.mktemp('parts')
-    shutil.copytree(DEMO, d/'demo')
-    for name, mount in MOUNTS.items():
-        (d/f'{name}.html').write_text(PAGE.replace('THEMES', THEMES).replace('MOUNT', mount).replace('FILE', name))
-    return serve(d)
-
-
-@pytest.fixture
-def opened(new_page, site): # noqa: F811
-    "A function that opens the page of a part"
-    def open_(part, refuse=None, **options):
-        page = new_page(refuse, **options)
-        page.set_default_timeout(120_000)                          # For machines with other work
-        page.goto(f'{site}/{part}.html')
-        return page
-    return open_
-
 
 def tile(page, selector):
     "The 784 values of a small canvas, 0 to 255"
@@ -134,8 +93,8 @@ def asked(page, tiles, mnist):
     return row
 
 
-def test_one_question_by_keyboard(opened, tiles, mnist):
-    page = opened('quiz')
+def test_one_question_by_keyboard(opened, tiles, mnist): # noqa: F811
+    page = opened()
     page.wait_for_selector('.card-quiz')
     row = asked(page, tiles, mnist)
     page.focus('.pad button')
@@ -155,8 +114,8 @@ def test_one_question_by_keyboard(opened, tiles, mnist):
 
 
 @pytest.mark.slow
-def test_a_whole_quiz(opened, tiles, mnist):
-    page, order, n = opened('quiz'), [], len(tiles)-10
+def test_a_whole_quiz(opened, tiles, mnist): # noqa: F811
+    page, order, n = opened(), [], len(tiles)-10
     page.wait_for_selector('.card-quiz')
     page.focus('.pad button')
     for i in range(n):
@@ -173,27 +132,22 @@ def test_a_whole_quiz(opened, tiles, mnist):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('part', MOUNTS)
-def test_parts_without_the_network(part, opened, mnist, tmp_path):
-    page = opened(part, refuse='**/*.onnx')
-    if part == 'quiz':
-        page.click('.pad button >> nth=0')
-        page.wait_for_selector('text=The network could not be loaded')
-        assert page.inner_text('.score').endswith('the network not loaded.')
-    elif part == 'augment':
-        page.wait_for_selector('.says.failed')
-        page.locator('input[type=range]').first.fill('40')         # The picture still moves
-        assert not tile(page, '.pair canvas:last-child').equal(tile(page, '.pair canvas'))
-    else:
-        page.set_input_files('#check-files', test_files(mnist, tmp_path))
-        page.wait_for_selector('text=The images could not be scored')
+def test_parts_without_the_network(opened, mnist, tmp_path): # noqa: F811
+    page = opened(ready=False, refuse='**/*.onnx')
+    page.click('.pad button >> nth=0')
+    page.wait_for_selector('#quiz >> text=The network could not be loaded')
+    page.wait_for_selector('#augment .says.failed')
+    page.locator('#augment-angle').fill('40')                     # The picture still moves
+    assert not tile(page, '.pair canvas:last-child').equal(tile(page, '.pair canvas'))
+    page.set_input_files('#check-files', test_files(mnist, tmp_path))
+    page.wait_for_selector('text=The images could not be scored')
     assert not [e for e in page.errors if 'net::ERR_FAILED' not in e]
 
 
 # --- augmentation by hand
 
-def test_a_turned_digit_is_read_as_torch_says(opened, mnist):
-    page = opened('augment')
+def test_a_turned_digit_is_read_as_torch_says(opened, mnist): # noqa: F811
+    page = opened()
     page.wait_for_selector('.bars .best')
     three = next(x for x, y in zip(mnist.test_x, mnist.test_y) if y == 3)
     assert page.get_attribute('.digits [aria-pressed=true]', 'title') == '3'
@@ -212,25 +166,6 @@ def test_a_turned_digit_is_read_as_torch_says(opened, mnist):
     assert page.get_attribute('#augment-angle', 'aria-valuetext') == '+60°' and page.errors == []
 
 
-@pytest.mark.slow
-def test_sliders_move_the_picture_as_they_say(opened):
-    page = opened('augment')
-    page.wait_for_selector('.bars .best')
-    page.click('.digits [title="0"]')
-    ys, xs = torch.meshgrid(torch.arange(28.), torch.arange(28.), indexing='ij')
-
-    def moments():
-        ink = tile(page, '.pair canvas:last-child').float()
-        x, y = (ink*xs).sum()/ink.sum(), (ink*ys).sum()/ink.sum()
-        return [x, y, (ink*(xs-x)**2).sum()/ink.sum(), (ink*(ys-y)**2).sum()/ink.sum()]
-    before = moments()
-    for name, value, changed in (('right', 4, 0), ('down', 4, 1), ('width', .2, 2), ('height', .2, 3)):
-        page.locator(f'#augment-{name}').fill(str(value))
-        assert [a > b*1.1 for a, b in zip(moments(), before)] == [i == changed for i in range(4)], name
-        page.click('text=Reset')
-    assert moments() == before and page.errors == []
-
-
 # --- the check of the test set
 
 def test_files(mnist, folder):
@@ -244,8 +179,8 @@ def test_files(mnist, folder):
 test_files.__test__ = False
 
 
-def test_wrong_files_are_refused(opened, mnist, tmp_path):
-    page = opened('check')
+def test_wrong_files_are_refused(opened, mnist, tmp_path): # noqa: F811
+    page = opened()
     labels, images = test_files(mnist, tmp_path)
     raw = images.read_bytes()
     changed = mnist.test_y.clone().to(torch.uint8)
@@ -264,8 +199,8 @@ def test_wrong_files_are_refused(opened, mnist, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_browser_counts_what_the_package_counts(opened, mnist, tmp_path):
-    page, claim = opened('check'), constant('CLAIM')
+def test_the_browser_counts_what_the_package_counts(opened, mnist, tmp_path): # noqa: F811
+    page, claim = opened(), constant('CLAIM')
     page.set_input_files('#check-files', test_files(mnist, tmp_path))
     page.wait_for_selector('.confusion', timeout=600_000)
     said = page.inner_text('.outcome')
@@ -280,41 +215,17 @@ def test_the_browser_counts_what_the_package_counts(opened, mnist, tmp_path):
     assert page.errors == []
 
 
-@pytest.mark.slow
-def test_scoring_can_be_stopped_and_started_again(opened, mnist, tmp_path):
-    page = opened('check')
-    labels, images = test_files(mnist, tmp_path)
-    page.set_input_files('#check-files', [images])
-    page.wait_for_selector('text=t10k-labels')
-    dropped = page.evaluate_handle('''bytes => { const data = new DataTransfer()
-        data.items.add(new File([new Uint8Array(bytes)], 'labels'))
-        return data }''', list(labels.read_bytes()))
-    page.dispatch_event('.drop', 'drop', dict(dataTransfer=dropped))
-    page.wait_for_function('() => document.querySelector("progress").value > 100')
-    page.click('text=Stop')
-    assert page.inner_text('.outcome') == 'Stopped.' and not page.is_visible('progress')
-    page.click('text=Score again')
-    page.wait_for_function('() => document.querySelector("progress").value > 100')
-    assert page.inner_text('.outcome') == 'Scoring …' and page.errors == []
-
-
-
 # --- on a phone, and in both themes
 
+
 @pytest.mark.slow
-@pytest.mark.parametrize('theme', ['light', 'dark'])
-@pytest.mark.parametrize('part', MOUNTS)
-def test_on_a_phone_in_both_themes(part, theme, opened, tmp_path):
-    page = opened(part, color_scheme=theme, **PHONE)
-    if part == 'quiz':
-        page.wait_for_selector('.card-quiz')
-        page.tap('.pad button >> nth=0')
-        page.wait_for_selector('.next:visible')
-    elif part == 'augment':
-        page.wait_for_selector('.bars .best')
-    else:
-        (tmp_path/'x.bin').write_bytes(b'?')
-        page.set_input_files('#check-files', [tmp_path/'x.bin'])
-        page.wait_for_selector('ul.failed li')
-    assert page.evaluate('() => document.documentElement.scrollWidth') <= 360
-    assert page.evaluate(FAINT) == [] and page.errors == []
+def test_scoring_can_be_stopped_and_started_again(opened, mnist, tmp_path): # noqa: F811
+    page = opened()
+    for path in test_files(mnist, tmp_path):                      # One after the other
+        page.set_input_files('#check-files', [path])
+        page.wait_for_selector('#check >> text=t10k')
+    for button in ('Stop', 'Score again'):
+        page.wait_for_function('() => document.querySelector("progress").value > 100')
+        page.click(f'#check >> text={button}')
+    page.wait_for_selector('#check >> text=Scoring')
+    assert page.errors == []

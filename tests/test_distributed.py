@@ -10,7 +10,6 @@ import pytest
 import torch
 from conftest import QUICK, ROOT, flat
 
-from s5_mnist import recipes
 from s5_mnist.distributed import process_group, rank, sum_over_processes, world_size
 from s5_mnist.recipes import build_training, get_recipe
 from s5_mnist.runs import load_run, train
@@ -24,15 +23,10 @@ def test_alone_there_is_one_process():
     assert sum_over_processes([1, 2.5], device) == [1, 2.5]
 
 
-def test_processes_share_the_images(small, monkeypatch):
+def test_processes_share_the_images(small):
     "Each gets as many, another share in each epoch, augmented at random by itself; together they get all"
-    monkeypatch.setattr(recipes, 'world_size', lambda: 3)
-    recipe, shares = get_recipe('s5', bs=30), []
-    for r in range(3):
-        monkeypatch.setattr(recipes, 'rank', lambda: r)
-        parts = build_training(recipe, small)
-        parts.dls.train.set_epoch(1)
-        shares.append(parts)
+    shares = [build_training(get_recipe('s5', bs=30), small, rank=r, processes=3) for r in range(3)]
+    for parts in shares: parts.dls.train.set_epoch(1)
     assert [len(p.dls.train) for p in shares] == [10]*3 and len({len(p.dls.test.x) for p in shares}) == 1
     assert {len(y) for p in shares for _, y in p.dls.train} == {10} # Of 30 images in a step
     orders = [list(p.dls.train.sampler) for p in shares]

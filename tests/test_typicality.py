@@ -30,6 +30,7 @@ def test_typicality_is_a_share():
     assert found.equal(torch.cat([measure_typicality(net, head, x[:1]), measure_typicality(net, head, x[1:])]))
 
 
+@pytest.mark.slow
 def test_one_test_digit_in_two_hundred_is_flagged(mnist):
     found = measure_typicality(load_pretrained(), load_typicality_head(), mnist.test_x)
     assert 30 <= (found < TYPICAL).sum() <= 75
@@ -38,7 +39,7 @@ def test_one_test_digit_in_two_hundred_is_flagged(mnist):
 
 @pytest.mark.parametrize('kind, least', list(zip(NON_DIGITS, (.9, .85, .9, .75, .9))))
 def test_each_kind_is_found(mnist, kind, least):
-    x = (255*make_non_digits(mnist.test_x, mnist.test_y, 300, 77, (kind,))).round().byte()
+    x = (255*make_non_digits(mnist.test_x, mnist.test_y, 150, 77, (kind,))).round().byte()
     found = measure_typicality(load_pretrained(), load_typicality_head(), x)
     assert (found < TYPICAL).float().mean() > least
 
@@ -51,11 +52,11 @@ def test_two_digits_are_not_read_as_one(mnist):
         except ValueError: # Refused
             return False
     read = 0
-    for i in range(40):
+    for i in range(25):
         a, b = mnist.test_x[2*i], mnist.test_x[2*i+1]
         read += is_read(paste((a, 60, 15, 80), (b, 60, 90+i % 8, 80)))
         read += is_read(paste((a, 20, 20, 80), (b, 85+i % 8, 90, 80)))
-    assert read <= 3
+    assert read <= 2
 
 
 @pytest.mark.parametrize('width', [6, 22, 40])

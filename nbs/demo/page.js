@@ -1,6 +1,6 @@
 // Draw a digit: the drawing, the image made of it, and the network's answer, which follow while one draws. The parts of the page
 // below are modules of their own; if one of them cannot be loaded, the others work.
-import { mountCanvas } from './draw.js'
+import { mountCanvas } from './draw.js' // From the package: site/_demo.py brings it here
 import { loadNetwork, prepare, probabilities } from './network.js'
 import { showImage } from './pictures.js'
 import { DIGITS } from './strokes.js'
