@@ -239,11 +239,11 @@ def _scored(recipe): return 'validation' if recipe.n_valid else 'test' # The ima
 
 # %% ../nbs/15_runs.ipynb #ac3e055b
 def _announce_duration(net, recipe, dls):
-    "After two seconds of a run, say how long it will take, if over 30 seconds"
+    "Say how long the run will take, after two seconds of it, if that is over 30 seconds"
     steps, times = recipe.epochs*len(dls.train)-net.step, []
     crops = max(0, net.crop_steps-net.step)
     scored = recipe.epochs*len(dls.valid or dls.test)*500/recipe.bs
-    work = crops/3 + steps-crops + scored/3 # In steps on whole images
+    work = crops/3 + steps-crops + scored/3 # In steps on whole images; crops take a third
     def note(net, inputs):
         if net.training: times.append(time.perf_counter())
         if len(times) < 5 or times[-1]-times[1] < 2: return # The first step warms up
@@ -255,8 +255,7 @@ def _announce_duration(net, recipe, dls):
 def _duration(seconds):
     "Such as '40 seconds', '3 minutes' or '2.5 hours'"
     if seconds < 90: return f'{round(seconds, -1):.0f} seconds'
-    if seconds < 5400: return f'{seconds/60:.0f} minutes'
-    return f'{seconds/3600:.1f} hours'
+    return f'{seconds/60:.0f} minutes' if seconds < 5400 else f'{seconds/3600:.1f} hours'
 
 # %% ../nbs/15_runs.ipynb #b412049b
 def _save(path, recipe, parts, hist):
