@@ -25,7 +25,7 @@ _MODULES = {
     'preprocessing': 'read_picture preprocess preprocess_stages',
     'inference': 'Prediction predict feature_maps occlusion_map plot_occlusion export_onnx',
     'typicality': 'measure_typicality fit_typicality make_non_digits load_typicality_head',
-    'numbers': 'Numbers read_numbers compose_number',
+    'numbers': 'Numbers read_numbers',
     'widget': 'DrawDigit',
     'sweeps': 'sweep read_sweep sweep_table',
     'speed': 'measure_speed',

@@ -6,8 +6,9 @@ import pytest
 import torch
 from drawings import beside, drawn, file_of
 from PIL import Image, ImageDraw
+from torch.nn import functional as F
 
-from s5_mnist.numbers import _best_path, _find_cuts, _split_numbers, compose_number, read_numbers
+from s5_mnist.numbers import _best_path, _find_cuts, _split_numbers, read_numbers
 
 
 def slow(*values):
@@ -133,13 +134,21 @@ def test_bad_pictures_are_refused(source, said):
 
 # --- MNIST ------------------------------------------------------------------------------------------------------
 
+def written(images, g):
+    "Digits side by side, dark on light or light on dark, in light that falls off to one side"
+    row = torch.cat([F.pad(x, [int(torch.randint(3, (), generator=g))]*2) for x in images], 1)/255
+    ink = F.pad(F.interpolate(row[None, None], scale_factor=2, mode='bicubic')[0, 0], [20]*4).clamp(0, 1)
+    sheet = .3+.6*ink if torch.rand((), generator=g) < .5 else 1-.6*ink
+    return (255*sheet*torch.linspace(.7, 1, ink.shape[1])).round().to(torch.uint8)
+
+
 @pytest.mark.mnist
 @pytest.mark.parametrize('n', [10, slow(200)])
-def test_composed_numbers_are_read(n, mnist, net):
+def test_numbers_by_many_writers_are_read(n, mnist, net):
     g, right, marked = torch.Generator().manual_seed(0), 0, 0
     for _ in range(n):
         i = torch.randint(10_000, (int(torch.randint(3, 9, (), generator=g)),), generator=g)
-        found = read_numbers(compose_number(mnist.test_x[i], g), net)
-        right += found.text == ''.join(map(str, mnist.test_y[i].tolist()))
+        found = read_numbers(written(mnist.test_x[i], g), net)
+        right += found.text.replace(' ', '') == ''.join(map(str, mnist.test_y[i].tolist()))
         marked += bool(found.unsure)
-    assert right >= .8*n and marked <= .6*n
+    assert right >= .9*n and marked <= .5*n
