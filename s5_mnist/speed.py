@@ -6,7 +6,7 @@
 __all__ = ['RUNGS', 'SPEED_FILES', 'Rung', 'PilDigits', 'time_rung', 'training_flops', 'matmul_peak', 'time_scoring',
            'time_command', 'time_job', 'time_parts', 'time_inference', 'measure_speed', 'ladder_table', 'plot_ladder',
            'limit_table', 'assignment_seconds', 'recipe_seconds', 'job_table', 'run_table', 'parts_table',
-           'inference_table', 'import_table', 'machine_table', 'save_speed', 'speed_report']
+           'inference_table', 'import_table', 'save_speed', 'speed_report']
 
 # %% ../nbs/31_speed.ipynb #71eafaca
 import math
@@ -430,26 +430,6 @@ def import_table(
 )->Table: # One row per module
     "Tabulate the time that imports take"
     return Table(['import', 'time, s'], [[name, _median_range(s, '.2f')] for name,s in found['startup'].items()])
-
-# %% ../nbs/31_speed.ipynb #0bffeb9d
-def machine_table(
-    rows:list, # Dicts of text with job, processor, waiting, beside, seconds and correct
-)->Table: # One row per processor and way to wait; medians
-    "Compare `fast` on idle and on busy machines with the assignment's 20 epochs"
-    groups = {}
-    for r in rows: groups.setdefault((r['job'], r['processor'], r['waiting'], r['beside']), []).append(r)
-    mid = {key: statistics.median(float(r['seconds']) for r in group) for key,group in groups.items()}
-    whole = {processor: s for (job, processor, *_),s in mid.items() if job == 'assignment'}
-    lines = []
-    for job,processor,waiting,beside in mid:
-        if (job, beside) != ('fast', 'nothing'): continue
-        alone, beside_it = (('fast', processor, waiting, b) for b in ('nothing', 'a busy process'))
-        correct = [int(r['correct']) for key in (alone, beside_it) for r in groups[key]]
-        lines.append([processor, waiting, len(groups[alone]), f'{mid[alone]:.1f}', f'{mid[beside_it]:.1f}',
-                      f'{mid[beside_it]/mid[alone]:.1f}', f'{whole[processor]:,.0f}', f'{whole[processor]/mid[alone]:,.0f}',
-                      f'{statistics.mean(correct):,.0f}'])
-    return Table(['processor', 'threads wait', 'n', 'fast, s', 'beside a busy process, s', 'busy/idle',
-                  'assignment, s', 'assignment/fast', 'correct, mean'], lines, left=2)
 
 # %% ../nbs/31_speed.ipynb #f7f5ff7c
 SPEED_FILES = ('bench.json', 'bench.csv', 'ladder.png')

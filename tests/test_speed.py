@@ -14,7 +14,7 @@ from s5_mnist.core import read_csv
 from s5_mnist.data import loaders
 from s5_mnist.device import ComputeOptions
 from s5_mnist.recipes import RECIPES
-from s5_mnist.speed import (RUNGS, assignment_seconds, job_table, ladder_table, limit_table, machine_table, matmul_peak,
+from s5_mnist.speed import (RUNGS, assignment_seconds, job_table, ladder_table, limit_table, matmul_peak,
                             measure_speed, parts_table, plot_ladder, recipe_seconds, save_speed,
                             speed_report, time_command, time_inference, time_parts, time_rung, time_scoring, training_flops)
 
@@ -184,17 +184,6 @@ def test_measurements_are_saved_whole(found, tmp_path):
     key = lambda r: tuple(r.values())
     assert sorted(read_csv(tmp_path/'new'/'bench'/'bench.csv'), key=key) == sorted(read_csv(folder/'bench.csv'), key=key)
 
-
-def test_machines_are_compared_by_their_medians():
-    def row(job, processor, beside, seconds, correct=''):
-        return dict(job=job, processor=processor, waiting='PASSIVE', beside=beside, seed='0', seconds=str(seconds), correct=correct)
-    rows = [row('assignment', p, 'nothing', s) for p, s in (('new', 1000), ('old', 3000))]
-    rows += [row('fast', 'new', 'nothing', s, '9920') for s in (1, 10, 12)]
-    rows += [row('fast', 'new', 'a busy process', 25, '9921')]
-    rows += [row('fast', 'old', b, 30, '9922') for b in ('nothing', 'a busy process')]
-    assert [line[:8] for line in machine_table(rows).rows[1:]] == [
-        ['new', 'PASSIVE', '3', '10.0', '25.0', '2.5', '1,000', '100'],
-        ['old', 'PASSIVE', '1', '30.0', '30.0', '1.0', '3,000', '100']]
 
 
 def test_a_recipe_takes_as_long_as_its_epochs(tmp_path):
