@@ -152,8 +152,10 @@ def train(
     "Train a network by a recipe, score it on held-out images, and save the run"
     recipe, device = get_recipe(recipe, **changes), pick_device(device)
     options = pick_compute_options(device, precision, disable, deterministic)
-    path = _new_folder(out, recipe)
     data = _load_once(data, root)
+    if recipe.n_valid >= len(data.train_x):
+        raise ValueError(f'n_valid must be below {len(data.train_x)}, the training images; got {recipe.n_valid}')
+    path = _new_folder(out, recipe) # After all that may be wrong
     if not rank():
         config = dict(recipe=asdict(recipe), data=data.name, **options._asdict())
         write_json(path/'config.json', config)
