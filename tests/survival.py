@@ -44,6 +44,7 @@ def limited(path, errors):
     go(path, errors)
 
 
-def command(path):
-    "Train by the command, on generated digits, quickly"
+def command(path, errors):
+    "Train by the command, on generated digits"
+    sys.stderr = open(errors, 'w', buffering=1)
     cli.s5_train.main(['--data', 'digits', '--epochs', '9', '--bs', '2000', '--device', 'cpu', '--out', path])
