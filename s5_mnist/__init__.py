@@ -1,15 +1,28 @@
 """A digit classifier you can read: `import s5_mnist as s5`, then `s5.train('fast')` or `s5.predict('digit.png')`.
 
 The names below are imported when they are first used, so importing the package takes no time. Import it before torch, and
-threads that wait will leave the processor to others (the chapter Speed shows what that brings and costs)."""
+threads that wait leave the processor to others where that serves (see the chapter Speed)."""
 __version__ = "0.3.0"
 
 import os
 import sys
 from importlib import import_module
 
-# OpenMP reads this once, when torch is loaded; by default its threads wait by spinning, which starves whatever runs beside them
-if 'torch' not in sys.modules:
+
+
+def _native_bf16():
+    "Whether the processor has instructions for bf16, asked without torch; False where there is no /proc/cpuinfo"
+    try:
+        with open('/proc/cpuinfo') as f:
+            flags = f.read()
+    except OSError:
+        return False
+    return 'ATEN_CPU_CAPABILITY' not in os.environ and any(name in flags for name in ('avx512_bf16', 'amx_bf16'))
+
+
+# OpenMP reads this once, when torch is loaded. By default its threads wait by spinning, which starves whatever runs beside them.
+# Products in bf16 are too short for threads that have to be woken (the chapter Speed shows both).
+if 'torch' not in sys.modules and not _native_bf16():
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 _MODULES = {

@@ -1,6 +1,7 @@
 """The house: who imports whom, and what `import s5_mnist` offers and costs."""
 import ast
 import importlib
+import os
 import subprocess
 import sys
 
@@ -66,10 +67,14 @@ def test_help_does_not_import_torch():
     assert loaded(code, 'torch', 'numpy', 'matplotlib') == []
 
 
-@pytest.mark.parametrize('before, expected', [('', 'PASSIVE'), ('import torch; ', 'None'),
-                                              ('import os; os.environ["OMP_WAIT_POLICY"] = "ACTIVE"; ', 'ACTIVE')])
-def test_threads_wait_kindly_unless_told_otherwise(before, expected, monkeypatch):
-    monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
-    code = f'{before}import s5_mnist, os; print(os.environ.get("OMP_WAIT_POLICY"))'
-    done = subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT, capture_output=True, text=True)
+@pytest.mark.parametrize('before, cpuinfo, expected', [
+    ('', 'flags: avx2', 'PASSIVE'), ('', 'flags: avx512_bf16', 'None'), ('import torch; ', 'flags: avx2', 'None'),
+    ('import os; os.environ["OMP_WAIT_POLICY"] = "ACTIVE"; ', 'flags: avx2', 'ACTIVE'),
+    ('import os; os.environ["ATEN_CPU_CAPABILITY"] = "avx2"; ', 'flags: avx512_bf16', 'PASSIVE')])
+def test_threads_wait_kindly_where_that_serves(before, cpuinfo, expected):
+    code = (f'import builtins, io; real = open; builtins.open = lambda name, *a, **k: io.StringIO({cpuinfo!r}) '
+            f'if name == "/proc/cpuinfo" else real(name, *a, **k); {before}import s5_mnist, os; '
+            'print(os.environ.get("OMP_WAIT_POLICY"))')
+    env = {k: v for k, v in os.environ.items() if k not in ('OMP_WAIT_POLICY', 'ATEN_CPU_CAPABILITY')}
+    done = subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.stdout.strip() == expected
