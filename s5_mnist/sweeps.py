@@ -143,6 +143,7 @@ def sweep(
     if not isinstance(data, DigitData): data = load_data(data, root)
     ours = recipe_settings(recipe), data.name, str(folds or '')
     path.parent.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=path.parent).close() # Fails here, not after the first run
     names = [f'{i+1}/{folds}' for i in range(folds)] or ['']
     for seed, fold in product(range(seeds), names):
         rows = read_sweep(path) # Anew each time: another process may add to it
