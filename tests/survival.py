@@ -47,4 +47,4 @@ def limited(path, errors):
 def command(path, errors):
     "Train by the command, on generated digits"
     sys.stderr = open(errors, 'w', buffering=1)
-    cli.s5_train.main(['--data', 'digits', '--epochs', '9', '--bs', '2000', '--device', 'cpu', '--out', path])
+    cli.s5_train.main(['--data', 'digits', '--epochs', '99', '--bs', '2000', '--device', 'cpu', '--out', path])
