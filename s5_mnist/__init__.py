@@ -9,7 +9,6 @@ import sys
 from importlib import import_module
 
 
-
 def _native_bf16():
     "Whether the processor has instructions for bf16, asked without torch; False where there is no /proc/cpuinfo"
     try:

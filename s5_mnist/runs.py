@@ -244,7 +244,7 @@ def _announce_duration(net, recipe, dls):
     "Say how long the run will take, after two seconds of it, if that is over 30 seconds"
     steps, times = recipe.epochs*len(dls.train)-net.step, []
     crops = max(0, net.crop_steps-net.step)
-    scored = recipe.epochs*len(dls.valid or dls.test)*500/recipe.bs
+    scored = recipe.epochs*(dls.valid or dls.test).n/recipe.bs
     work = crops/3 + steps-crops + scored/3 # In steps on whole images; crops take a third
     def note(net, inputs):
         if net.training: times.append(time.perf_counter())

@@ -148,7 +148,7 @@ def test_train_uses_what_the_machine_has_unless_it_is_disabled(small, tmp_path, 
     assert not (tmp_path/'x').exists()
 
 
-@pytest.mark.parametrize('pace, said', [(.1, None), (1., 'about 50 seconds in all'), (60., 'about 47 minutes in all')])
+@pytest.mark.parametrize('pace, said', [(.1, None), (1., 'about 30 seconds in all'), (60., 'about 34 minutes in all')])
 def test_a_long_run_says_what_it_will_take(monkeypatch, capsys, small, pace, said):
     "From the pace of its first steps, here by a clock that only they move"
     clock = itertools.count(step=pace)
