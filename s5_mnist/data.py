@@ -38,11 +38,11 @@ def as_input(
     "Images in the form that the network takes"
     return (images.unsqueeze(1).float()/255 - MNIST_MEAN)/MNIST_STD # [N,1,28,28]
 
-# %% ../nbs/00_data.ipynb #2619a189
+# %% ../nbs/00_data.ipynb #245e3e95
 def epoch_seed(
     *numbers:int, # Such as the seed of a run and the number of its epoch
 )->int: # 0 to 2**32-1
-    "One seed from several numbers, so that every epoch has randomness of its own (NumPy)"
+    "One seed from several numbers, so that every epoch has randomness of its own"
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 # %% ../nbs/00_data.ipynb #9af08afe
@@ -63,12 +63,13 @@ class Batches:
             raise ValueError(f'expected images [N,28,28] uint8 and labels [N], found '
                              f'{list(x.shape)} {x.dtype} and {list(y.shape)}')
         self.x, self.y, self.bs = x.to(device), y.to(device), bs
-        self.shuffle, self.augment, self.seed, self.sampler = shuffle, augment, seed, sampler
+        self.shuffle, self.augment = shuffle, augment
+        self.seed, self.sampler = seed, sampler
         self.n = max(1, round(subset_frac*len(sampler or x))) # Images in an epoch
         self.epoch = 0
 
     def set_epoch(self, epoch:int): # From 0
-        "Choose whose order and augmentation come next, as for torch's DistributedSampler"
+        "Choose whose order and augmentation come next"
         self.epoch = epoch
         if self.sampler: self.sampler.set_epoch(epoch)
 
@@ -78,13 +79,14 @@ class Batches:
         device = self.x.device if self.x.is_cuda else 'cpu'
         rank = getattr(self.sampler, 'rank', 0)
         g = torch.Generator(device).manual_seed(epoch_seed(self.seed, self.epoch, rank))
+        x, y = self.x, self.y
         if self.sampler: order = torch.tensor(list(self.sampler))
-        elif self.shuffle: order = torch.randperm(len(self.x), generator=g, device=device)
-        else: order = torch.arange(len(self.x))
-        for b in order[:self.n].to(self.x.device).split(self.bs):
-            x = self.x[b].unsqueeze(1).float()/255            # [B,1,28,28] in [0,1]
-            if self.augment: x = self.augment(x, g)
-            yield (x-MNIST_MEAN)/MNIST_STD, self.y[b]
+        elif self.shuffle: order = torch.randperm(len(x), generator=g, device=device)
+        else: order = torch.arange(len(x))
+        for b in order[:self.n].to(x.device).split(self.bs):
+            xb = x[b].unsqueeze(1).float()/255                # [B,1,28,28] in [0,1]
+            if self.augment: xb = self.augment(xb, g)
+            yield (xb-MNIST_MEAN)/MNIST_STD, y[b]
 
 # %% ../nbs/00_data.ipynb #5596f01e
 class Loaders(NamedTuple):
@@ -108,9 +110,9 @@ def loaders(
     if n_valid < 0 or n < 1:
         raise ValueError(f'n_valid must be 0 to {len(data.train_x)-1}, got {n_valid}')
     in_order = lambda x, y: Batches(x, y, test_bs, device=device)
-    return Loaders(Batches(data.train_x[:n], data.train_y[:n], bs, True, augment, seed, device),
-                   in_order(data.train_x[n:], data.train_y[n:]) if n_valid else None,
-                   in_order(data.test_x, data.test_y))
+    train = Batches(data.train_x[:n], data.train_y[:n], bs, True, augment, seed, device)
+    valid = in_order(data.train_x[n:], data.train_y[n:]) if n_valid else None
+    return Loaders(train, valid, in_order(data.test_x, data.test_y))
 
 # %% ../nbs/00_data.ipynb #687b2930
 def load_mnist(
