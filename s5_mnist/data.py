@@ -116,8 +116,8 @@ def loaders(
 
 # %% ../nbs/00_data.ipynb #687b2930
 def load_mnist(
-    root:str|None=None, # Folder to search before S5_MNIST_DATA and the cache
-    download:bool=True, # Whether to download what is not found
+    root:str|None=None, # Folder to look in first
+    download:bool=True, # Whether to fetch what is not there
 )->DigitData: # 60,000 training and 10,000 test images
     "MNIST in memory"
     train_x, train_y, test_x, test_y = read_mnist(root, download)
@@ -133,12 +133,14 @@ def generated_data(
     name = 'generated digits'
     if (train, test, seed) != (10_000, 2_000, 0):
         name += f' ({train:,} + {test:,}, seed {seed})'
-    return DigitData(*generate_digits(train, 2*seed), *generate_digits(test, 2*seed+1), name)
+    (train_x, train_y), (test_x, test_y) = (
+        generate_digits(train, 2*seed), generate_digits(test, 2*seed+1))
+    return DigitData(train_x, train_y, test_x, test_y, name)
 
 # %% ../nbs/00_data.ipynb #c42de298
 def load_data(
     kind:str='auto', # 'mnist', 'digits' (generated), or 'auto': MNIST if available
-    root:str|None=None, # Folder to search for MNIST first
+    root:str|None=None, # Folder to look in first
 )->DigitData: # Its name says which of the two it is
     "MNIST or generated digits"
     if kind not in ('auto', 'mnist', 'digits'):
