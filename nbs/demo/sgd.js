@@ -11,14 +11,15 @@ export const layer = (inputs, outputs, draw = () => 0) => ({
 function linear({ inputs, outputs, weight, bias }, x) { // Rows of inputs, one after the other, to rows of outputs
   const n = x.length / inputs
   const out = new Float32Array(n * outputs)
+  const sums = new Float64Array(outputs)
   for (let k = 0; k < n; k++) {
-    const row = out.subarray(k * outputs, (k + 1) * outputs)
-    row.set(bias)
+    sums.set(bias)
     for (let i = 0; i < inputs; i++) {
       const value = x[k * inputs + i]
       if (value === 0) continue // As most pixels are
-      for (let o = 0; o < outputs; o++) row[o] += value * weight[i * outputs + o]
+      for (let o = 0; o < outputs; o++) sums[o] += value * weight[i * outputs + o]
     }
+    out.set(sums, k * outputs)
   }
   return out
 }
