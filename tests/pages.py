@@ -82,8 +82,8 @@ def still(page, name):
     "A still picture of a part: grey words on nothing, which suit light and dark pages alike"
     page.add_init_script('let n = 0; Math.random = () => n++ * .618 % 1') # The same question, each time
     page.goto(f'{name}.html')
-    page.add_style_tag(content=GREY)
     page.wait_for_selector('[data-live]')
+    page.add_style_tag(content=GREY) # After the part's own styles
     page.wait_for_function('() => !/loading|not been loaded/i.test(document.body.innerText)')
     TELLING.get(name, lambda page: None)(page)
     page.wait_for_timeout(1000)

@@ -275,7 +275,9 @@ function build(place, digits) {
       held.textContent = short(now.heldOut)
       steps.textContent = `Step ${count(now.step)}: `
       correct.textContent = `${run.correct} of ${run.n} held-out digits read correctly`
-      go.disabled = one.disabled = run.broken() || run.silent
+      const over = run.broken() || run.silent
+      if (over && [go, one].includes(document.activeElement)) again.focus()
+      go.disabled = one.disabled = over
       if (!busy) chart.describe(`The loss, step by step: now ${short(now.training)} in training and ${short(now.heldOut)} held out`)
       const epoch = Math.floor(run.steps / (training.n / BATCH))
       if (!busy || epoch !== painted) mistakes.show(run.mistakes) // Once an epoch, so that one can look at them
