@@ -13,6 +13,7 @@ const EVERY = 4           // Steps between two measurements, once it has taken `
 const CLOSE = 16
 const GUESSING = Math.log(10) // The loss if each digit gets a tenth
 const SHOWN = 12          // Mistakes
+const ORANGE = [232, 134, 42], BLUE = [59, 130, 214]
 
 const spread = (n, random) => () => (2 * random() - 1) / Math.sqrt(n) // As torch draws the weights of a layer of n inputs
 
@@ -51,9 +52,9 @@ export async function mount(place) {
   function advance(steps) { // So many steps, then a look at the result
     for (let i = 0; i < steps; i++) run.step(view.rate())
     run.measure()
+    if (run.ended()) stop()
     view.pictures(run.layers)
     view.show(run, frame !== 0)
-    if (run.ended()) stop()
     view.say(verdict(run, frame !== 0))
   }
   function tick() {
@@ -145,10 +146,11 @@ const short = loss => !Number.isFinite(loss) ? 'not a number' : loss < 1000 ? lo
 // --- what is shown
 
 function paintWeights(canvas, { weight, outputs }, o, top) { // Orange above 0, blue below, nothing at 0
-  const image = new ImageData(28, 28)
+  const image = new ImageData(28, 28), pixels = image.data
   for (let i = 0; i < 784; i++) {
-    const w = weight[i * outputs + o]
-    image.data.set([...(w > 0 ? [232, 134, 42] : [59, 130, 214]), 255 * Math.min(1, Math.abs(w) / top)], 4 * i)
+    const w = weight[i * outputs + o];
+    [pixels[4 * i], pixels[4 * i + 1], pixels[4 * i + 2]] = w > 0 ? ORANGE : BLUE
+    pixels[4 * i + 3] = 255 * Math.abs(w) / top // A clamped array: no more than 255
   }
   canvas.getContext('2d').putImageData(image, 0, 0)
 }
@@ -245,7 +247,7 @@ function build(place, digits) {
 
   const network = () => place.querySelector('[name="learn-network"]:checked').value
   function scale(history) { // The steps double when they no longer fit; a loss far above guessing leaves through the top
-    let right = 100
+    let right = 25
     while (right < history.at(-1).step) right *= 2
     const most = history.reduce((m, { heldOut: loss }) => Math.max(m, Number.isFinite(loss) ? loss : 0), 2.5)
     return { x: [0, right], y: [0, Math.min(most, 8)] }

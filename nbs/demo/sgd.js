@@ -56,7 +56,7 @@ export function crossEntropy(logits, labels) {
 
 // The slope of the loss for every weight and bias of a layer, from the slopes for its outputs
 function ownSlopes({ inputs, outputs }, x, slopes) {
-  const { weight, bias } = layer(inputs, outputs)
+  const weight = new Float32Array(inputs * outputs), bias = new Float32Array(outputs)
   for (let k = 0; k < slopes.length / outputs; k++) {
     const row = slopes.subarray(k * outputs, (k + 1) * outputs)
     for (let o = 0; o < outputs; o++) bias[o] += row[o]
