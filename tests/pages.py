@@ -81,8 +81,9 @@ def main(names):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         browser = p.chromium.launch(executable_path=shutil.which('chromium'), args=['--no-sandbox'])
         for name in names:
-            page = browser.new_page(base_url=f'http://127.0.0.1:{server.server_port}', viewport=dict(width=WIDTHS.get(name, 744), height=900),
-                                    device_scale_factor=2, reduced_motion='reduce')
+            width = WIDTHS.get(name, 744)
+            page = browser.new_page(base_url=f'http://127.0.0.1:{server.server_port}', viewport=dict(width=width, height=900),
+                                    device_scale_factor=1488/width, reduced_motion='reduce')
             (STILLS/f'{name}.png').write_bytes(still(page, name))
             page.close()
         browser.close()

@@ -10,7 +10,7 @@ import torch
 from conftest import idx_bytes
 from new_weights import COLUMNS, HEAD, MODULE, NETWORK, ROOT, SPRITE, make_all, measured
 from PIL import Image
-from test_demo import new_page, node, opened, runtime, site # noqa: F401 (fixtures)
+from test_demo import node, opened, runtime, site # noqa: F401 (fixtures)
 
 from s5_mnist.augment import random_elastic
 from s5_mnist.runs import load_pretrained, pretrained_report
@@ -101,7 +101,7 @@ def test_one_question_by_keyboard(opened, tiles, mnist): # noqa: F811
     page.keyboard.press(str(row['label']))
     said = page.locator('.verdict:not(:empty)').inner_text()
     digit, prob = (t.item() for t in measured(load_pretrained(), mnist.test_x[[row['index']]]))
-    assert f'network says {digit}, ' in said
+    assert f'network says {digit} (' in said
     assert float(re.search(r'([\d.]+) %', said)[1]) == pytest.approx(100*prob, abs=.06)
     assert ('Five people' in page.inner_text('.votes')) == ('votes' in row)
     assert page.inner_text('.score') == f'You 1 of 1, the network {int(digit == row["label"])} of 1.'
@@ -133,7 +133,7 @@ def test_a_whole_quiz(opened, tiles, mnist): # noqa: F811
 
 @pytest.mark.slow
 def test_parts_without_the_network(opened, mnist, tmp_path): # noqa: F811
-    page = opened(ready=False, refuse='**/*.onnx')
+    page = opened(ready=None, refuse='**/*.onnx')
     page.click('.pad button >> nth=0')
     page.wait_for_selector('#quiz >> text=The network could not be loaded')
     page.wait_for_selector('#augment .says.failed')
@@ -148,13 +148,13 @@ def test_parts_without_the_network(opened, mnist, tmp_path): # noqa: F811
 
 def test_a_turned_digit_is_read_as_torch_says(opened, mnist): # noqa: F811
     page = opened()
-    page.wait_for_selector('.bars .best')
+    page.wait_for_selector('#augment .probs .best')
     three = next(x for x, y in zip(mnist.test_x, mnist.test_y) if y == 3)
-    assert page.get_attribute('.digits [aria-pressed=true]', 'title') == '3'
+    assert page.get_attribute('#augment .digits [aria-pressed=true]', 'title') == '3'
     assert tile(page, '.pair canvas:last-child').equal(three)
     page.locator('#augment-angle').fill('60')
     page.wait_for_timeout(500)
-    shown = [float(t.split()[0]) for t in page.locator('.bars .percent').all_inner_texts()]
+    shown = [float(t.split()[0]) for t in page.locator('#augment .probs .percent').all_inner_texts()]
     x = three[None, None]/255
     angle = torch.tensor(-60.).deg2rad()
     maps = torch.tensor([[[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0]]])
