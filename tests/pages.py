@@ -3,6 +3,7 @@ of the parts in nbs/site/parts anew. It needs Chromium, and onnxruntime-web in S
 import functools
 import http.server
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -35,8 +36,8 @@ FRAME = ('<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Draw
          'document.documentElement.dataset.bsTheme = dark ? "dark" : "light"</script></head><body><main>{body}</main></body></html>')
 
 
-def build(d):
-    "Write demo.html, and NAME.html for each part, into a folder, with all that they load"
+def build(d, runtime=None):
+    "Write demo.html, and NAME.html for each part, into a folder, with all that they load; `runtime` holds onnxruntime-web"
     _, header, body = (ROOT/'nbs'/'demo.qmd').read_text().split('---\n', 2)
     head = '\n'.join(line.strip() for line in header.splitlines() if line.strip().startswith(('<link', '<script')))
     frame = lambda head, body: FRAME.replace('{{', '{').replace('}}', '}').replace('{head}', head).replace('{body}', body)
@@ -46,7 +47,8 @@ def build(d):
         (d/f'{name}.html').write_text(frame(HEADER, f'<h1>{name}</h1>{still}'))
     shutil.copytree(DEMO, d/'demo', dirs_exist_ok=True)
     shutil.copytree(STILLS, d/'site'/'parts', dirs_exist_ok=True)
-    subprocess.run([sys.executable, ROOT/'nbs'/'site'/'_demo.py'], cwd=d, check=True) # As Quarto does
+    subprocess.run([sys.executable, ROOT/'nbs'/'site'/'_demo.py'], cwd=d, check=True, # As Quarto does
+                   env={**os.environ, **(dict(S5_ONNXRUNTIME_WEB=str(runtime)) if runtime else {})})
 
 
 WIDTHS = dict(preparation=924) # Pixels; its five steps stand side by side

@@ -21,7 +21,6 @@ from s5_mnist.typicality import load_typicality_head
 WIDTHS = (6, 14, 22, 40)
 CODE = (DEMO/'network.js').read_text()
 CDN, = re.findall(r"CDN = '(https://\S+/onnxruntime-web@[\d.]+/dist/)'", CODE)
-FILES = re.findall(r"'(ort\S+)': 'sha384-", CODE)
 
 
 # --- without a browser ------------------------------------------------------------------------------------------
@@ -79,47 +78,47 @@ def test_the_page_has_the_weights_of_the_package(net):
 
 @pytest.fixture(scope='module')
 def runtime(tmp_path_factory):
-    "The files of onnxruntime-web by name, from the folder in S5_ONNXCDN_WEB or from npm"
-    where = os.environ.get('S5_ONNXCDN_WEB')
-    if not where:
-        if not shutil.which('npm'):
-            pytest.skip('no npm on the PATH')
-        d, package = tmp_path_factory.mktemp('npm'), CDN.split('/')[-3]
-        if subprocess.run(['npm', 'install', '--silent', '--no-audit', '--prefix', d, package]).returncode:
-            pytest.skip(f'{package} cannot be downloaded')
-        where = d/'node_modules'/'onnxruntime-web'/'dist'
-    return {name: (Path(where)/name).read_bytes() for name in FILES}
+    "The folder of onnxruntime-web that S5_ONNXRUNTIME_WEB names, or one from npm"
+    if where := os.environ.get('S5_ONNXRUNTIME_WEB'):
+        return Path(where)
+    if not shutil.which('npm'):
+        pytest.skip('no npm on the PATH')
+    d, package = tmp_path_factory.mktemp('npm'), CDN.split('/')[-3]
+    if subprocess.run(['npm', 'install', '--silent', '--no-audit', '--prefix', d, package]).returncode:
+        pytest.skip(f'{package} cannot be downloaded')
+    return d/'node_modules'/'onnxruntime-web'/'dist'
 
 
 @pytest.fixture(scope='module')
-def site(tmp_path_factory, serve):
+def site(tmp_path_factory, serve, runtime):
     "The address of a file server with the page to draw on and each part on a page of its own"
     d = tmp_path_factory.mktemp('site')
-    build(d)
+    build(d, runtime)
     return serve(d)
 
 
 @pytest.fixture
 def opened(browser, site, runtime):
-    """A function that opens a page and waits until the network is there. The files of ONNX Runtime, in place of those that the site
-    or the CDN would serve, are those of the npm package; addresses that match `refuse` cannot be reached."""
+    """A function that opens a page and waits until the network is there. Addresses that match `refuse` cannot be reached, those that
+    match `forged` hold another script; the CDN serves the files of npm's package. `page.asked` lists what the page asks for."""
     pages = []
 
-    def fulfil(route):
-        name = route.request.url.rsplit('/', 1)[1]
-        kind = 'application/wasm' if name.endswith('wasm') else 'text/javascript'
-        route.fulfill(body=runtime[name], content_type=kind, headers={'Access-Control-Allow-Origin': '*'})
+    def cdn(route):
+        file = runtime/route.request.url.rsplit('/', 1)[1]
+        route.fulfill(path=file, headers={'Access-Control-Allow-Origin': '*'})
 
-    def open_(name='demo', ready='[data-ready]', refuse=(), motion='reduce', **options):
+    def open_(name='demo', ready='[data-ready]', refuse=None, forged=None, motion='reduce', **options):
         page = browser.new_page(reduced_motion=motion, **options)
         pages.append(page)
         page.errors, page.asked = [], []
         page.on('console', lambda m: page.errors.append(m.text) if m.type == 'error' else None)
         page.on('pageerror', lambda e: page.errors.append(str(e)))
         page.on('request', lambda r: page.asked.append(r.url))
-        page.route(re.compile('|'.join(re.escape(name) for name in FILES)), fulfil)
-        for address in [refuse] if isinstance(refuse, str) else refuse:
-            page.route(address, lambda route: route.abort())
+        page.route(CDN+'**', cdn)
+        if refuse:
+            page.route(re.compile(refuse), lambda route: route.abort())
+        if forged:
+            page.route(forged, lambda route: route.fulfill(body='document.title = "stolen"', content_type='text/javascript'))
         page.goto(f'{site}/{name}.html')
         if ready:
             page.wait_for_selector(ready)
@@ -227,7 +226,7 @@ def test_by_finger_on_a_phone_with_the_palm_on_the_glass(opened):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('refuse', ['**/*.wasm', '**/*.onnx', '**/*.mjs'])
+@pytest.mark.parametrize('refuse', [r'\.wasm$', r'\.onnx$', r'\.mjs$'])
 def test_the_page_says_what_could_not_be_loaded(refuse, opened):
     page = opened(ready=None, refuse=refuse)
     page.wait_for_selector('.status.failed')
@@ -243,7 +242,7 @@ def test_the_page_says_what_could_not_be_loaded(refuse, opened):
 
 @pytest.mark.slow
 def test_a_part_that_cannot_be_loaded_leaves_the_others_alone(opened):
-    page = opened(refuse='**/layers.js')
+    page = opened(refuse='/layers.js')
     draw(page, '3')
     assert answer(page, '3') == '3'
     shows(page, '#inside .failed', 'could not be loaded')
@@ -251,11 +250,19 @@ def test_a_part_that_cannot_be_loaded_leaves_the_others_alone(opened):
 
 
 @pytest.mark.slow
-def test_a_file_that_was_replaced_does_not_run(opened, runtime, monkeypatch):
-    monkeypatch.setitem(runtime, 'ort.wasm.bundle.min.mjs', b'document.title = "stolen"')
-    page = opened(ready=None)
+def test_a_file_that_was_replaced_does_not_run(opened):
+    page = opened(ready=None, forged='**/ort.wasm.bundle.min.mjs')
     page.wait_for_selector('.status.failed')
     assert page.title() == 'Draw a digit'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('refuse', [None, '/demo/ort'])
+def test_the_runtime_comes_with_the_site_and_else_from_a_cdn(refuse, opened):
+    page = opened('digit', refuse=refuse)
+    assert answer(page, '5') == '5'
+    assert any(url.startswith(CDN) for url in page.asked) == bool(refuse)
+    assert bool(page.errors) == bool(refuse)
 
 
 # --- from pixels to answer --------------------------------------------------------------------------------------
