@@ -251,7 +251,7 @@ def test_a_part_takes_the_place_of_its_picture(name, opened): # noqa: F811
         page.emulate_media(color_scheme=scheme)
         page.evaluate('theme => { document.documentElement.dataset.bsTheme = theme }', scheme)
         assert page.evaluate(FAINT) == [] and page.evaluate('document.documentElement.scrollWidth') <= width, (width, scheme)
-    nameless = """() => [...document.querySelectorAll('.part :is(button, input, canvas)')].filter(e => !e.closest('[aria-hidden=true]') &&
+    nameless = """() => [...document.querySelectorAll('.part :is(button, input, canvas)')].filter(e => e.checkVisibility() && !e.closest('[aria-hidden=true]') &&
         !(e.ariaLabel || e.innerText || e.labels?.[0]?.innerText || e.querySelector?.('[aria-label]'))).map(e => e.outerHTML)"""
     assert page.evaluate(nameless) == [] and page.errors == []
 
