@@ -3,7 +3,6 @@ import gzip
 import inspect
 import json
 import re
-from itertools import product
 
 import numpy as np
 import pytest
@@ -12,7 +11,8 @@ from conftest import idx_bytes
 from new_weights import COLUMNS, HEAD, MODULE, NETWORK, ROOT, SPRITE, make_all, measured
 from pages import PARTS, STILLS
 from PIL import Image
-from test_demo import FAINT, answer, draw, explained, node, open_map, opened, runtime, shows, site # noqa: F401 (fixtures)
+from test_demo import ( # noqa: F401 (fixtures)
+    answer, check_legible, draw, explained, node, open_map, opened, runtime, shows, site)
 
 from s5_mnist.augment import random_elastic
 from s5_mnist.inference import export_onnx
@@ -246,11 +246,7 @@ def test_a_part_takes_the_place_of_its_picture(name, opened): # noqa: F811
     "Legible in both themes, and no wider than a phone"
     page = opened(name, '[data-live]')
     assert page.locator('.s5-part img').count() == 0 and page.locator('.part :is(button, input, canvas)').count() > 3
-    for width, scheme in product((1280, 390), ('light', 'dark')):
-        page.set_viewport_size(dict(width=width, height=900))
-        page.emulate_media(color_scheme=scheme)
-        page.evaluate('theme => { document.documentElement.dataset.bsTheme = theme }', scheme)
-        assert page.evaluate(FAINT) == [] and page.evaluate('document.documentElement.scrollWidth') <= width, (width, scheme)
+    check_legible(page)
     nameless = """() => [...document.querySelectorAll('.part :is(button, input, canvas)')].filter(e => e.checkVisibility() && !e.closest('[aria-hidden=true]') &&
         !(e.ariaLabel || e.innerText || e.labels?.[0]?.innerText || e.querySelector?.('[aria-label]'))).map(e => e.outerHTML)"""
     assert page.evaluate(nameless) == [] and page.errors == []
