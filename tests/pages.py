@@ -3,6 +3,7 @@ of the parts in nbs/site/parts anew. It needs Chromium, and onnxruntime-web in S
 import functools
 import http.server
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -35,8 +36,8 @@ FRAME = ('<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Draw
          'document.documentElement.dataset.bsTheme = dark ? "dark" : "light"</script></head><body><main>{body}</main></body></html>')
 
 
-def build(d):
-    "Write demo.html, and NAME.html for each part, into a folder, with all that they load"
+def build(d, runtime=None):
+    "Write demo.html, and NAME.html for each part, into a folder, with all that they load; `runtime` holds onnxruntime-web"
     _, header, body = (ROOT/'nbs'/'demo.qmd').read_text().split('---\n', 2)
     head = '\n'.join(line.strip() for line in header.splitlines() if line.strip().startswith(('<link', '<script')))
     frame = lambda head, body: FRAME.replace('{{', '{').replace('}}', '}').replace('{head}', head).replace('{body}', body)
@@ -46,7 +47,8 @@ def build(d):
         (d/f'{name}.html').write_text(frame(HEADER, f'<h1>{name}</h1>{still}'))
     shutil.copytree(DEMO, d/'demo', dirs_exist_ok=True)
     shutil.copytree(STILLS, d/'site'/'parts', dirs_exist_ok=True)
-    subprocess.run([sys.executable, ROOT/'nbs'/'site'/'_demo.py'], cwd=d, check=True) # As Quarto does
+    subprocess.run([sys.executable, ROOT/'nbs'/'site'/'_demo.py'], cwd=d, check=True, # As Quarto does
+                   env={**os.environ, **(dict(S5_ONNXRUNTIME_WEB=str(runtime)) if runtime else {})})
 
 
 WIDTHS = dict(preparation=924) # Pixels; its five steps stand side by side
@@ -98,8 +100,9 @@ def main(names):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         browser = p.chromium.launch(executable_path=shutil.which('chromium'), args=['--no-sandbox'])
         for name in names:
-            page = browser.new_page(base_url=f'http://127.0.0.1:{server.server_port}', viewport=dict(width=WIDTHS.get(name, 744), height=900),
-                                    device_scale_factor=2, reduced_motion='reduce')
+            width = WIDTHS.get(name, 744)
+            page = browser.new_page(base_url=f'http://127.0.0.1:{server.server_port}', viewport=dict(width=width, height=900),
+                                    device_scale_factor=1488/width, reduced_motion='reduce')
             (STILLS/f'{name}.png').write_bytes(still(page, name))
             page.close()
         browser.close()

@@ -97,9 +97,9 @@ export function mountLayers(place, { open: opened = true } = {}) {
   // --- what is open
 
   function choose(to, k, at) { // A layer; one of its maps or null; a value in it or null, for the largest
+    [layer, map, held] = [to, k, at !== null]
     find('#layer-panel').hidden = false
     find('.closed-hint').hidden = true
-    [layer, map, held] = [to, k, at !== null]
     if (k !== null && values) cell = at ?? strongest(mapOf(layer, k))
     open()
     if (k !== null && values) say(`${titleOf(k)}. ${find('.closer h4').textContent}`)
