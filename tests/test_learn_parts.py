@@ -137,6 +137,7 @@ def test_ten_pictures_learn_by_keyboard_and_reset(opened):
     assert now(page)[:3] == (0, 2.303, 2.303) and picture() == blank
 
 
+@pytest.mark.slow
 def test_hidden_neurons_learn_and_the_same_steps_give_the_same_numbers(opened):
     page, seen = opened('learn'), []
     page.check('[value=hidden]')

@@ -161,7 +161,7 @@ function makePictures(kind) {
     element('canvas', { width: 28, height: 28, role: 'img', 'aria-label': kind === 'ten' ? `Weights of ${o}` : `Weights of neuron ${o}` }))
   const items = canvases.map((canvas, o) => element('li', {}, canvas, ...kind === 'ten' ? [`${o}`] : []))
   return {
-    list: element('ul', { className: `weights ${kind}`, 'aria-label': NETWORKS[kind].title }, ...items),
+    list: element('ul', { className: `weights of-${kind}`, 'aria-label': NETWORKS[kind].title }, ...items),
     paint([first]) {
       const top = 0.6 * first.weight.reduce((most, w) => Math.max(most, Math.abs(w)), 1e-9) // From here on in full colour
       canvases.forEach((canvas, o) => paintWeights(canvas, first, o, top))
