@@ -18,7 +18,7 @@ def test_the_whole_walkthrough(tmp_path):
         assert jupyter.value('data is few_digits and len(hist.rows)') == 3
         assert jupyter.value('score.n, own.n, score.correct == hist.rows[-1]["test_correct"]') == (400, 1500, True)
         assert jupyter.value('score.correct > .8*400')
-        jupyter('run = s5.train("s5", few_digits, "again", disable="fused", epochs=3, bs=20, seed=1)\n'
+        jupyter('run = s5.train("s5", few_digits, "again", precision=precision, disable="fused", epochs=3, bs=20, seed=1)\n'
                 'saved = s5.load_weights(s5.Net(), path)')
         assert jupyter.value('run.history.train_losses == hist.train_losses')
         assert jupyter.value('all(a.equal(b) for a, b in zip(run.net.parameters(), saved.parameters()))')
