@@ -10,6 +10,8 @@ from notebooks import Jupyter, cells, source
 def test_the_whole_walkthrough(tmp_path):
     "It ends with the network that s5_train would have trained, bit for bit"
     shutil.copytree(ROOT/'nbs'/'runs', tmp_path/'runs', ignore=shutil.ignore_patterns('walkthrough'))
+    (tmp_path/'site').mkdir()
+    shutil.copy(ROOT/'nbs'/'site'/'figures.mplstyle', tmp_path/'site')
     with Jupyter(tmp_path) as jupyter:
         jupyter('import s5_mnist as s5\nfew_digits = s5.generated_data(1500, 400)\ns5.load_mnist = lambda root: few_digits')
         for cell in cells(ROOT/'nbs'/'S5.ipynb'):
