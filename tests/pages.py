@@ -56,14 +56,17 @@ def build(d, runtime=None):
 
 WIDTHS = dict(preparation=924) # Pixels; its five steps stand side by side
 GREY = ('body, a { color: #777b82 !important; background: none !important } h1 { display: none }'
-        '.part { margin: 0; --bs-link-color: #3f83c8; --accent: #3f83c8 } html { background: none }')
+        '.part { margin: 0; padding: 4px; --bs-link-color: #3f83c8; --accent: #3f83c8 } html { background: none }')
 
 
 def shrunk(png):
-    "A picture of 32 colours, transparent where there is nothing"
-    file = io.BytesIO()
-    few = Image.open(io.BytesIO(png)).convert('RGBA').quantize(32, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    few.save(file, 'png', optimize=True)
+    "A picture of as many colours as fit into 60 kB, transparent where there is nothing"
+    image = Image.open(io.BytesIO(png)).convert('RGBA')
+    for colours in (128, 64, 48, 32):
+        file = io.BytesIO()
+        image.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(file, 'png', optimize=True)
+        if file.tell() < 60_000:
+            break
     return file.getvalue()
 
 

@@ -75,7 +75,7 @@ export async function mount(place) {
   view.choices.prepend(digits.row)
   change({ filter: EDGES[0] })
   digits.pick('7')
-  const begin = sums.findLastIndex(t => t > 0.8 * Math.max(...sums)) // Where there is something to see
+  const begin = sums.findIndex((t, i) => i > M * M / 2 && t > 0.8 * Math.max(...sums)) // Where there is something to see
   seen.fill(1, 0, begin)
   move(begin)
 }
