@@ -56,7 +56,7 @@ def build(d, runtime=None):
 
 WIDTHS = dict(preparation=924) # Pixels; its five steps stand side by side
 GREY = ('body, a { color: #777b82 !important; background: none !important } h1 { display: none }'
-        '.part { margin: 0; padding: 4px; --bs-link-color: #3f83c8; --accent: #3f83c8 } html { background: none }')
+        '.part { margin: 0; padding: 4px; --bs-link-color: #3f83c8; --accent: #3f83c8; --plus: #d9752b } html { background: none }')
 
 
 def shrunk(png):
@@ -70,13 +70,30 @@ def shrunk(png):
     return file.getvalue()
 
 
+def learned(page):
+    page.fill('#learn-rate', '2') # The rate 0.1
+    page.click('.go')
+    page.wait_for_function('() => parseInt(document.querySelector(".steps").textContent.match(/\\d+/)) >= 196')
+    page.click('.go')
+
+
+def stepped(page):
+    page.fill('#slope-rate', '3') # The rate 2, which overshoots
+    for _ in range(3):
+        page.click('.take')
+
+
+TELLING = dict(learn=learned, slope=stepped) # What to do for a state that tells something
+
+
 def still(page, name):
     "A still picture of a part: grey words on nothing, which suit light and dark pages alike"
     page.add_init_script('let n = 0; Math.random = () => n++ * .618 % 1') # The same question, each time
     page.goto(f'{name}.html')
-    page.add_style_tag(content=GREY)
     page.wait_for_selector('[data-live]')
+    page.add_style_tag(content=GREY) # After the part's own styles
     page.wait_for_function('() => !/loading|not been loaded/i.test(document.body.innerText)')
+    TELLING.get(name, lambda page: None)(page)
     page.wait_for_timeout(1000)
     return shrunk(page.locator('.part').screenshot(omit_background=True))
 
