@@ -28,19 +28,22 @@ def theme(name):
             f'--bs-body-bg: {c["$body-bg"]}; --bs-link-color: {c["$link-color"]} }} a {{ color: {c["$link-color"]} }} }}')
 
 
-FRAME = ('<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Draw a digit</title>'
-         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-         f'{{head}}<style>{theme("light")}{theme("dark")} body {{{{ margin: 1rem auto; max-width: 900px; font-family: sans-serif; '
-         'line-height: 1.5; font-size: 17px; padding: 0 .75rem }} img {{ max-width: 100% }}</style>'
-         '<script>const dark = matchMedia("(prefers-color-scheme: dark)").matches\n'
-         'document.documentElement.dataset.bsTheme = dark ? "dark" : "light"</script></head><body><main>{body}</main></body></html>')
+THEMES = theme('light')+theme('dark')
+STYLE = 'body { margin: 1rem auto; max-width: 900px; padding: 0 .75rem; font: 17px/1.5 sans-serif } img { max-width: 100% }'
+
+
+def frame(head, body):
+    "A page of the site, without what Quarto puts around it"
+    return ('<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Draw a digit</title><link rel="icon" href="data:,">'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">{head}<style>{THEMES}{STYLE}</style>'
+            '<script>document.documentElement.dataset.bsTheme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"'
+            f'</script></head><body><main>{body}</main></body></html>')
 
 
 def build(d, runtime=None):
     "Write demo.html, and NAME.html for each part, into a folder, with all that they load; `runtime` holds onnxruntime-web"
     _, header, body = (ROOT/'nbs'/'demo.qmd').read_text().split('---\n', 2)
     head = '\n'.join(line.strip() for line in header.splitlines() if line.strip().startswith(('<link', '<script')))
-    frame = lambda head, body: FRAME.replace('{{', '{').replace('}}', '}').replace('{head}', head).replace('{body}', body)
     (d/'demo.html').write_text(frame(head, ''.join(re.findall(r'```\{=html\}\n(.*?)```', body, re.S))))
     for name in PARTS:
         still = f'<div class="s5-part" data-part="{name}"><img src="site/parts/{name}.png" alt="A still picture"></div>'
@@ -53,14 +56,17 @@ def build(d, runtime=None):
 
 WIDTHS = dict(preparation=924) # Pixels; its five steps stand side by side
 GREY = ('body, a { color: #777b82 !important; background: none !important } h1 { display: none }'
-        '.part { margin: 0; --bs-link-color: #3f83c8; --accent: #3f83c8; --plus: #d9752b } html { background: none }')
+        '.part { margin: 0; padding: 4px; --bs-link-color: #3f83c8; --accent: #3f83c8; --plus: #d9752b } html { background: none }')
 
 
 def shrunk(png):
-    "A picture of 32 colours, transparent where there is nothing"
-    file = io.BytesIO()
-    few = Image.open(io.BytesIO(png)).convert('RGBA').quantize(32, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    few.save(file, 'png', optimize=True)
+    "A picture of as many colours as fit into 60 kB, transparent where there is nothing"
+    image = Image.open(io.BytesIO(png)).convert('RGBA')
+    for colours in (128, 64, 48, 32):
+        file = io.BytesIO()
+        image.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(file, 'png', optimize=True)
+        if file.tell() < 60_000:
+            break
     return file.getvalue()
 
 

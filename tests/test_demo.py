@@ -229,9 +229,10 @@ def test_by_finger_on_a_phone_with_the_palm_on_the_glass(opened):
 @pytest.mark.slow
 @pytest.mark.parametrize('refuse', [r'\.wasm$', r'\.onnx$', r'\.mjs$'])
 def test_the_page_says_what_could_not_be_loaded(refuse, opened):
-    page = opened(ready=None, refuse=refuse)
+    page = opened(ready=None, refuse=refuse, viewport=dict(width=390, height=800))
     page.wait_for_selector('.status.failed')
     assert 'could not be loaded' in page.inner_text('.status')
+    assert page.evaluate('document.documentElement.scrollWidth') <= 390 # However long the address
     draw(page, '3')                                               # Drawing still works
     page.wait_for_function('() => [...document.querySelector(".seen").getContext("2d")'
                            '.getImageData(0, 0, 28, 28).data].some((t, i) => i % 4 < 3 && t > 200)')

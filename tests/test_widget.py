@@ -9,7 +9,8 @@ import pytest
 import torch
 from conftest import ROOT, STROKES
 from drawings import apart
-from test_demo import THEMES, draw
+from pages import THEMES
+from test_demo import draw
 
 from s5_mnist import widget
 from s5_mnist.preprocessing import preprocess

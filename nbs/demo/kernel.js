@@ -75,7 +75,7 @@ export async function mount(place) {
   view.choices.prepend(digits.row)
   change({ filter: EDGES[0] })
   digits.pick('7')
-  const begin = sums.findLastIndex(t => t > 0.8 * Math.max(...sums)) // Where there is something to see
+  const begin = sums.findIndex((t, i) => i > M * M / 2 && t > 0.8 * Math.max(...sums)) // Where there is something to see
   seen.fill(1, 0, begin)
   move(begin)
 }
@@ -122,7 +122,7 @@ function build(place) {
   const spoken = element('p', { className: 'visually-hidden', role: 'status', 'aria-live': 'polite' })
   const relu = element('input', { type: 'checkbox', onchange: () => act.again() })
   const play = button('Play', () => act.play())
-  const own = button('The 32 filters of the network’s conv1', async () => {
+  const own = button('The 32 filters of conv1', async () => {
     try {
       filters.append(swatches(await filtersOfConv1(), pick))
       own.remove()
@@ -144,11 +144,11 @@ function build(place) {
     choices,
     element('div', { className: 'sheet' },
       figure(left, 'The digit, with the filter on it'),
+      figure(right, 'The map: orange is positive, blue negative'),
       element('div', { className: 'value' }, calculation, line,
         element('p', { className: 'buttons' }, button('Step', () => act.step()), play, button('Whole map', () => act.all()),
           button('Clear', () => act.clear())),
-        element('label', {}, relu, ' ReLU: a negative sum becomes 0')),
-      figure(right, 'The map: orange is positive, blue negative')),
+        element('label', {}, relu, ' ReLU: a negative sum becomes 0'))),
     spoken)
 
   const inside = t => Math.min(Math.max(t, 1), M) // The middle of the filter; it never leaves the image
