@@ -311,16 +311,22 @@ CUT_OFF = """() => [...document.querySelectorAll('main pre, main table, main .ce
 
 FAINT = """() => {                                              // Words whose contrast with what is behind them is below 4.5
   const paint = document.createElement('canvas').getContext('2d', { willReadFrequently: true })
-  const rgba = color => {
+  const kept = new Map(), once = (key, value) => (kept.has(key) || kept.set(key, value()), kept.get(key))
+  const rgba = color => once(color, () => {
     paint.clearRect(0, 0, 1, 1); paint.fillStyle = color; paint.fillRect(0, 0, 1, 1)
     const [r, g, b, a] = paint.getImageData(0, 0, 1, 1).data
     return [r, g, b, a/255]
-  }
+  })
   const over = ([r, g, b, a], [R, G, B]) => [r*a+R*(1-a), g*a+G*(1-a), b*a+B*(1-a)]
-  const behind = box => {
+  const behind = box => once(box, () => {
     if (!box) return [255, 255, 255]
     const color = rgba(getComputedStyle(box).backgroundColor)
     return color[3] === 1 ? color.slice(0, 3) : over(color, behind(box.parentElement))
+  })
+  const seen = new Map([[null, 1]])
+  const opacity = box => {
+    if (!seen.has(box)) seen.set(box, opacity(box.parentElement)*getComputedStyle(box).opacity)
+    return seen.get(box)
   }
   const light = color => color.map(v => (v/255 <= .04045 ? v/255/12.92 : ((v/255+.055)/1.055)**2.4))
     .reduce((sum, v, i) => sum+v*[.2126, .7152, .0722][i], 0)
@@ -330,16 +336,20 @@ FAINT = """() => {                                              // Words whose c
     if (!node.data.trim() || !box.checkVisibility({ opacityProperty: true, visibilityProperty: true })
         || box.closest('script, style, svg, .visually-hidden, [aria-hidden=true], :disabled')) continue
     const paper = behind(box), ink = over(rgba(getComputedStyle(box).color), paper)
-    let shown = 1
-    for (let b = box; b; b = b.parentElement) shown *= getComputedStyle(b).opacity
-    const [a, b] = [light(over([...ink, shown], paper)), light(paper)].sort((x, y) => y-x)
-    if ((a+.05)/(b+.05) < 4.495) found.push(`${((a+.05)/(b+.05)).toFixed(2)} "${node.data.trim().slice(0, 50)}" in ${box.tagName}.${box.className}`)
+    const [a, b] = [light(over([...ink, opacity(box)], paper)), light(paper)].sort((x, y) => y-x), ratio = (a+.05)/(b+.05)
+    if (ratio < 4.495) found.push(`${ratio.toFixed(2)} "${node.data.trim().slice(0, 50)}" in ${box.tagName}`)
   }
   return [...new Set(found)]
 }"""
 BEYOND = """() => [...document.querySelectorAll('main img, main canvas, main svg')].filter(i => i.offsetParent
-    && (i.getBoundingClientRect().right > innerWidth+1 || i.getBoundingClientRect().left < -1)).map(i => i.src?.slice(-60) || i.tagName)"""
+    && (i.getBoundingClientRect().right > innerWidth+1 || i.getBoundingClientRect().left < -1))
+    .map(i => i.src?.slice(-60) || i.tagName)"""
 LOOKS = [(390, 'light'), (390, 'dark'), (1280, 'dark'), (1280, 'light')]
+
+
+def elsewhere(message):
+    "Whether it is about what comes from outside: all of it is blocked here, and without S5_ONNXRUNTIME_WEB the runtime is outside"
+    return 'ERR_FAILED' in message or not os.environ.get('S5_ONNXRUNTIME_WEB') and '/ort' in message
 
 
 def faults(browser, address, names, looks=LOOKS):
@@ -353,9 +363,9 @@ def faults(browser, address, names, looks=LOOKS):
             page, url, at = context.new_page(), f'{address}/{name}', (name, width, theme)
             page.on('pageerror', lambda e, at=at: found.append((*at, f'error: {e}')))
             page.on('console', lambda m, at=at: found.append((*at, f'error: {m.text}'))
-                    if m.type == 'error' and 'ERR_FAILED' not in m.text else None) # What was to come from outside
+                    if m.type == 'error' and not elsewhere(m.text+m.location['url']) else None)
             page.on('response', lambda r, at=at: found.append((*at, f'{r.status} for {r.url}'))
-                    if r.status >= 400 else None)
+                    if r.status >= 400 and not elsewhere(r.url) else None)
             page.goto(url, wait_until='load')
             page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
             wide = page.evaluate('document.documentElement.scrollWidth-document.documentElement.clientWidth')
