@@ -49,7 +49,7 @@ def frame_digit(
     return F.pad(x, [left, 28-x.shape[1]-left, top, 28-x.shape[0]-top])  # [28,28]
 
 # %% ../nbs/42_digits.ipynb #28a06ea3
-STROKES = { # Of each digit its strokes, of each stroke the ways to write it, point by point
+STROKES = { # Of each digit the strokes, of each stroke the ways to write it
     0: (('50,0 22,12 10,50 25,90 50,100 77,90 90,50 78,12 50,0 30,6',
          '60,4 25,8 8,45 20,92 52,100 80,86 88,45 75,5 45,0 42,0',
          '62,0 35,18 18,55 22,94 45,98 70,80 82,40 75,8 55,8 35,20'),
@@ -59,7 +59,8 @@ STROKES = { # Of each digit its strokes, of each stroke the ways to write it, po
          '50,0 34,30 20,68', '50,0 26,20 0,44', '50,0 27,17 4,34',
          '50,0 32,26 2,62', '50,0 40,28 4,52'),
         ('50,100 50,100', '50,100 50,100', '20,100 80,100')),              # Foot
-    2: (('8,25 25,3 50,0 75,10 76,32 50,68 8,96', '2,12 30,0 62,4 72,26 58,52 30,78 8,96',
+    2: (('8,25 25,3 50,0 75,10 76,32 50,68 8,96',
+         '2,12 30,0 62,4 72,26 58,52 30,78 8,96',
          '15,20 35,0 65,2 80,22 65,48 35,75 8,96'),
         ('8,96 8,96 8,96 8,96 50,97 95,97', '8,96 8,96 8,96 8,96 55,92 90,98',
          '8,96 -10,80 10,66 36,86 60,97 95,84',                            # Loop
@@ -68,7 +69,8 @@ STROKES = { # Of each digit its strokes, of each stroke the ways to write it, po
          '12,2 45,2 82,0 66,20 48,34 36,42'),
         ('34,46 65,50 82,72 65,95 35,100 5,88', '36,44 75,55 80,80 58,98 30,98 8,82',
          '34,46 60,52 74,74 55,96 25,100 0,96')),
-    4: (('62,0 35,32 8,64 8,64 50,65 95,64', '18,0 14,30 8,58 12,62 50,60 92,58', # Closed, open
+    4: (('62,0 35,32 8,64 8,64 50,65 95,64',                               # Closed
+         '18,0 14,30 8,58 12,62 50,60 92,58',                              # Open
          '30,2 20,35 6,60 8,64 45,62 90,56'),
         ('62,0 62,50 62,100', '70,10 66,50 60,100', '68,22 66,60 64,100')),
     5: (('25,2 20,22 16,44', '28,0 25,22 22,42', '18,0 16,22 18,45'),
@@ -85,9 +87,11 @@ STROKES = { # Of each digit its strokes, of each stroke the ways to write it, po
     8: (('72,14 48,0 22,16 34,38 66,58 78,82 50,100 20,84 36,58 66,36 76,12 56,0',
          '82,8 50,2 26,20 46,44 70,64 72,88 44,100 22,86 38,60 70,38 86,14 66,2',
          '60,4 36,2 20,22 40,44 74,62 80,86 52,100 24,88 30,62 60,42 72,20 54,2'),),
-    9: (('76,18 50,0 18,16 20,44 48,52 74,36 77,12', '70,10 40,2 14,24 26,50 52,48 72,30 74,8',
+    9: (('76,18 50,0 18,16 20,44 48,52 74,36 77,12',
+         '70,10 40,2 14,24 26,50 52,48 72,30 74,8',
          '78,24 55,2 25,12 16,36 38,52 66,42 78,16'),
-        ('76,14 74,55 70,100', '76,14 66,58 48,100', '76,14 80,70 62,98 38,100 14,88'))} # Leg
+        ('76,14 74,55 70,100', '76,14 66,58 48,100',                       # Leg
+         '76,14 80,70 62,98 38,100 14,88'))}
 
 # %% ../nbs/42_digits.ipynb #379ca032
 def _resample(p, n): # [N,K,2] to [N,n,2]
@@ -102,7 +106,8 @@ def _ways(digit):
         yield torch.cat([_resample(w, max(w.shape[1] for w in ways)) for w in ways])
 
 # %% ../nbs/42_digits.ipynb #eb331567
-def _uniform(low, high, n, g): return torch.empty(n, 1, 1).uniform_(low, high, generator=g)
+def _uniform(low, high, n, g):
+    return torch.empty(n, 1, 1).uniform_(low, high, generator=g)
 
 def write_digit(
     digit:int, # 0 to 9
@@ -159,8 +164,9 @@ def ink_lines(
 def _centre(x):
     "Move [n,28,28] by whole pixels, as frame_digit does"
     at, mass = torch.arange(28), x.sum((1, 2))
-    by = [(14.51-x.sum(3-d)@at.float()/mass).floor().clamp(-4, 4).long() for d in (1, 2)]
-    rows, columns = ((at-s[:,None]).clamp(0, 27) for s in by)
+    centres = [x.sum(3-d)@at.float()/mass for d in (1, 2)]              # Row, column
+    by = [(14.51-c).floor().clamp(-4, 4).long()[:,None] for c in centres]
+    rows, columns = ((at-s).clamp(0, 27) for s in by)                   # [n,28]
     return x[torch.arange(len(x))[:,None,None], rows[:,:,None], columns[:,None]]
 
 # %% ../nbs/42_digits.ipynb #2e693ea4
