@@ -68,7 +68,7 @@ def _answer(draw):
     except ValueError as e: return dict(text=f'{e}.', short='–', pixels=[])
     if found is None: return dict(text='Draw a digit.', short='–', pixels=[])
     doubt = 'Not sure this is a digit. If it is: ' if found.is_digit is False else ''
-    text = f'{doubt}{found.digit} ({100*found.probs[found.digit]:.1f} % sure).'
+    text = f'{doubt}{found.digit} ({100*found.probs[found.digit]:.1f} % sure)'
     pixels = found.image.flatten().tolist() # [784]
     return dict(text=text, short=str(found.digit), pixels=pixels)
 
