@@ -31,7 +31,7 @@ class StagedNet(torch.nn.Module):
     "A `Net` that trains on centre crops at first, and with frozen layers at the end"
     def __init__(self,
         net:Net, # Network to train, changed in place
-        recipe:'Recipe', # Its center_crop_frac and frozen_frac
+        recipe:object, # A `Recipe`; its center_crop_frac and frozen_frac
         steps:int, # Number of training steps of the whole run
         step:int=0, # Number of training steps already done, in a resumed run
     ):
