@@ -50,7 +50,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self,
-        closure:Callable|None=None, # Computes gradients and returns the loss, as in torch
+        closure:Callable|None=None, # Computes gradients, returns the loss, as in torch
     )->torch.Tensor|None: # What closure returned
         "Update each parameter by its gradient"
         with torch.enable_grad(): loss = closure() if closure else None

@@ -106,9 +106,11 @@ class Recipe:
         if not self.name.isidentifier():
             raise ValueError(f'name must be a single word, got {shown(self.name)}')
         scalable = 'elastic', 'affine', 'affine_bilinear'
-        if self.mild_epochs and (self.augment not in scalable or self.mild_epochs >= self.epochs):
-            raise ValueError(f'mild_epochs must be below epochs, and augment one of {", ".join(scalable)}; '
-                             f'got {self.mild_epochs} of {self.epochs} with {self.augment}')
+        too_many = self.mild_epochs >= self.epochs
+        if self.mild_epochs and (self.augment not in scalable or too_many):
+            raise ValueError('mild_epochs must be below epochs, and augment one of '
+                             f'{", ".join(scalable)}; got {self.mild_epochs} of '
+                             f'{self.epochs} with {self.augment}')
 
 # %% ../nbs/13_recipes.ipynb #f759a936
 RECIPES = {r.name: r for r in (
@@ -118,8 +120,8 @@ RECIPES = {r.name: r for r in (
            schedule='linear', warmup_frac=0.1, init='orthogonal', augment='shift1',
            label_smoothing=0.1, center_crop_frac=0.975, frozen_frac=0.6),
     Recipe('best', epochs=27, bs=128, skip_easy_frac=0.4, lr=0.05, muon_lr=0.02,
-           muon_weight_decay=0.1, weight_decay=5e-4, schedule='onecycle', init='orthogonal',
-           augment='elastic', mild_epochs=2, label_smoothing=0.05, center_crop_frac=0.5,
+           muon_weight_decay=0.1, weight_decay=5e-4, schedule='onecycle',
+           init='orthogonal', augment='elastic', mild_epochs=2, label_smoothing=0.05, center_crop_frac=0.5,
            logit_scale=2.))}
 
 # %% ../nbs/13_recipes.ipynb #f055add9
