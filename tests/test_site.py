@@ -184,6 +184,14 @@ def test_every_link_and_image_leads_somewhere(pages):
     assert seen > 100
 
 
+def test_symbols_are_linked_once(pages):
+    "nbdev makes a link of each public name in backticks; inside a link or a signature it would show as brackets"
+    for page in pages.glob('*.ipynb'):
+        for cell in cells(page):
+            said = source(cell) if cell['cell_type'] == 'markdown' else text(cell['outputs'])
+            assert not re.search(r'\[\[`|^ .*\[`\w+`\]\(https', said, re.M), f'{page.name}: {said[:200]}'
+
+
 def test_every_figure_says_what_it_shows():
     for path in NOTEBOOKS:
         for i, cell in enumerate(cells(path)):
