@@ -171,7 +171,7 @@ def feature_maps(
 
 # %% ../nbs/22_inference.ipynb #54418843
 def plot_feature_maps(
-    maps:dict[str, torch.Tensor], # Feature maps by layer, from feature_maps
+    maps:dict[str, torch.Tensor], # Feature maps by layer, from `feature_maps`
     max_channels:int=16, # Number of channels to show per layer, >= 1
     fig:object|None=None, # Matplotlib figure to draw in; None creates one
 )->object: # The matplotlib figure
