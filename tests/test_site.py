@@ -184,6 +184,12 @@ def test_every_link_and_image_leads_somewhere(pages):
     assert seen > 100
 
 
+def test_symbols_are_linked_once(pages):
+    "nbdev makes a link of each public name in backticks; inside another link it would show as brackets"
+    for page in pages.glob('*.ipynb'):
+        assert '[[`' not in words(page), page.name
+
+
 def test_every_figure_says_what_it_shows():
     for path in NOTEBOOKS:
         for i, cell in enumerate(cells(path)):
@@ -198,7 +204,7 @@ def test_figures_are_transparent():
     for path in NOTEBOOKS:
         for i, cell in enumerate(cells(path)):
             for o in cell.get('outputs', []):
-                if 'image/png' in o.get('data', {}):
+                if 'image/png' in o.get('data', {}) and '<Figure' in ''.join(o['data']['text/plain']): # Not a picture on paper
                     image = Image.open(BytesIO(base64.b64decode(''.join(o['data']['image/png'])))).convert('RGBA')
                     w, h = image.size
                     corners = [image.getpixel(at) for at in ((0, 0), (w-1, 0), (0, h-1), (w-1, h-1))]
@@ -376,6 +382,7 @@ def faults(browser, address, names, looks=LOOKS):
             without_alt = 'all => all.filter(i => !i.alt).map(i => i.src.slice(-60))'
             for alt in page.eval_on_selector_all('main img', without_alt):
                 found.append((*at, f'no alt text: {alt}'))
+            if '](http' in page.inner_text('main'): found.append((*at, 'a link that is none'))
             links[name] = page.eval_on_selector_all('a[href]', 'all => all.map(a => a.href)')
             page.close()
         context.close()
