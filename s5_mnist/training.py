@@ -37,18 +37,22 @@ class Score(NamedTuple):
     def __repr__(self): return f'Score({self})'
 
 # %% ../nbs/03_training.ipynb #281700e4
-@torch.no_grad()
+@torch.no_grad() # Keep no record for backward
 def evaluate(
     net:torch.nn.Module, # Network; its weights and mode are left as they were
     dl:Iterable, # Batches (x, y), for example Batches or a torch DataLoader
 )->Score: # Every image counted once
     "Score a network on every image of a loader"
     device, training = next(net.parameters()).device, net.training
-    net.eval()
-    results = [(net(x.to(device)).float().cpu(), y.cpu()) for x,y in dl]
+    net.eval() # Some layers behave differently while training; ours do not
+    logits, labels = [], []
+    for x,y in dl:
+        logits.append(net(x.to(device)).float().cpu())
+        labels.append(y.cpu())
     net.train(training)
-    logits, y = map(torch.cat, zip(*results))                            # [N,10], [N]
+    logits, y = torch.cat(logits), torch.cat(labels)                     # [N,10], [N]
     predicted = logits.argmax(1)                                         # [N]
+    # Label 4 read as 9 is counted at position 49
     confusion = torch.bincount(10*y+predicted, minlength=100).view(10, 10)
     loss = F.cross_entropy(logits.double(), y).item()
     wrong = (y != predicted).nonzero()[:,0]                              # [N-correct]

@@ -101,7 +101,7 @@ def plot_confusion(
     if fig is None: fig = plt.figure(figsize=(5.2, 4.6), layout='constrained')
     ax, wrong = fig.subplots(), counts.clone().fill_diagonal_(0)
     shade = np.where(wrong > 0, wrong.double()+.3*wrong.max().double(), np.nan)
-    ax.imshow(shade, cmap='Oranges', vmin=0, vmax=2*max(1, wrong.max().item()))
+    ax.imshow(shade, cmap='Reds', vmin=0, vmax=2*max(1, wrong.max().item()))
     for i,j in counts.nonzero().tolist():
         color = plt.rcParams['text.color'] if i == j else 'black'
         ax.text(j, i, f'{counts[i,j]:,}', ha='center', va='center', fontsize=9,
