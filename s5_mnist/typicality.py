@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from .augment import random_elastic
 from .core import PathLike
 from .data import DigitData, as_input
-from .digits import (FONTS, draw_glyph, frame_digit, generate_digits, pose_glyph,
+from .digits import (FONTS, draw_glyph, frame_digit, pose_glyph, printed_digits,
                              resize_image)
 from .model import Net
 from .runs import load_weights
@@ -217,7 +217,7 @@ def _bend(x, seed):
 
 def _examples(x, y, n, seed):
     "What a head is trained on: images [M,28,28] uint8; targets [M], 1 for a digit"
-    half, drawn = len(x)//2, generate_digits(len(x)//10+1, 20+seed)[0]/255
+    half, drawn = len(x)//2, printed_digits(len(x)//10+1, 20+seed)[0]/255
     framed = torch.stack([frame_digit(im/255.) for im in x[half:]])
     digits = torch.cat([x[:half]/255., framed, drawn])
     images = torch.cat([digits, make_non_digits(x, y, n, seed)])
