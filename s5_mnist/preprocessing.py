@@ -6,44 +6,46 @@
 __all__ = ['MAX_PIXELS', 'Picture', 'FORMATS', 'SCALE', 'STROKE_WIDTHS', 'source_name', 'read_picture', 'read_large_picture',
            'find_ink', 'frame_ink', 'preprocess_stages', 'preprocess']
 
-# %% ../nbs/20_preprocessing.ipynb #76c39d2e
+# %% ../nbs/20_preprocessing.ipynb #66b70c54
 import io
 import math
 import os
 import warnings
+from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy import ndimage as nd
 from torch.nn import functional as F
 
 # %% ../nbs/20_preprocessing.ipynb #630dac44
 from .core import PathLike, check_file, printable
 from .digits import fit_ink, frame_digit
 
-# %% ../nbs/20_preprocessing.ipynb #82207d98
-MAX_PIXELS = 50_000_000 # Width times height of the largest picture that is decoded
+# %% ../nbs/20_preprocessing.ipynb #64323517
+MAX_PIXELS = 100_000_000 # Width times height of the largest picture that is decoded
 
-Picture = PathLike|bytes|Image.Image|np.ndarray|torch.Tensor # Any source of a picture
+Picture = PathLike|bytes|IO|Image.Image|np.ndarray|torch.Tensor # Any source of a picture
 
-# %% ../nbs/20_preprocessing.ipynb #0b10fa83
+# %% ../nbs/20_preprocessing.ipynb #43c47f45
 def source_name(
     source:object, # Picture, or whatever was passed in place of one
 )->str: # Path of a file, or a phrase such as 'the Tensor'
     "Name of a picture in messages"
+    source = getattr(source, 'name', source) if hasattr(source, 'read') else source
     if isinstance(source, bytes): return 'the bytes object'
     if not isinstance(source, (str, os.PathLike)): return f'the {type(source).__name__}'
     return printable(os.fsdecode(source))
 
-# %% ../nbs/20_preprocessing.ipynb #95ce6590
+# %% ../nbs/20_preprocessing.ipynb #fe9134ca
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM') # None needs a program
 
 def _open_image(source):
-    if isinstance(source, Image.Image):
-        if source.format in (None, *FORMATS): return source
-        raise UnidentifiedImageError
+    if isinstance(source, Image.Image): return source
     if isinstance(source, (bytes, bytearray)): source = io.BytesIO(source)
-    else: source = check_file(source)
+    elif not hasattr(source, 'read'): source = check_file(source)
     return Image.open(source, formats=FORMATS)
 
 def _decode(source, name):
@@ -52,9 +54,11 @@ def _decode(source, name):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore') # PIL warns of large images
             image = _open_image(source)
+            full = max(image.size)
+            if image is not source: image.draft(None, (2048, 2048)) # Decodes less of a JPEG
             _check_size(*image.size, name)
-            image = ImageOps.exif_transpose(image)
-            return _image_values(image), image.width
+            scale, image = full/max(image.size), ImageOps.exif_transpose(image)
+            return _image_values(image), scale*image.width
     except Image.DecompressionBombError: _check_size(MAX_PIXELS, MAX_PIXELS, name)
     except UnidentifiedImageError:
         raise ValueError(f'{name} is not a picture in a known format; use PNG or JPEG') from None
@@ -62,7 +66,7 @@ def _decode(source, name):
     except Exception as e:
         raise ValueError(f'{name} cannot be read as a picture ({e}); save it again as PNG or JPEG') from None
 
-# %% ../nbs/20_preprocessing.ipynb #69a08f8f
+# %% ../nbs/20_preprocessing.ipynb #902939a8
 def _check_size(w, h, name):
     if w*h > MAX_PIXELS:
         raise ValueError(f'{name} has more than {MAX_PIXELS:,} pixels; reduce its size')
@@ -76,9 +80,9 @@ def _image_values(image):
     modes = 'LA', 'La', 'PA', 'RGBA', 'RGBa'
     alpha = image.mode in modes or 'transparency' in image.info
     image = image.convert('RGBA' if alpha else 'RGB')
-    return np.asarray(image.reduce(max(1, max(image.size)//1024)))
+    return np.asarray(image.reduce(max(1, max(image.size)//2048)))
 
-# %% ../nbs/20_preprocessing.ipynb #1eb05185
+# %% ../nbs/20_preprocessing.ipynb #3c5b0fef
 def _tensor_values(x, name):
     "A tensor as an array"
     try: return x.detach().cpu().to(torch.float32 if x.is_floating_point() else x.dtype).numpy() # NumPy has no bfloat16
@@ -90,7 +94,7 @@ def _scale_values(a, name):
     if a.dtype.kind not in 'buif':
         raise ValueError(f'{name} must hold numbers, found {a.dtype}; convert it first')
     if a.dtype == bool: return a.astype(np.float32)
-    full = {'uint8': 255, 'uint16': 65535}.get(a.dtype.name)
+    full = 255 if a.dtype == np.uint8 else None
     with np.errstate(over='ignore'): a = np.ascontiguousarray(a, np.float32)
     low, high = (a.min(), a.max()) if a.size else (0, 0)
     if not (math.isfinite(low) and math.isfinite(high)) or low < -.001 or high > 65535:
@@ -99,7 +103,7 @@ def _scale_values(a, name):
     if full and high > 1: return a/full # Integers of 0 and 1 only are a mask
     return a.clip(0)/next(v for v in (1, 255, 65535) if high <= 1.001*v)
 
-# %% ../nbs/20_preprocessing.ipynb #ddbbe5a4
+# %% ../nbs/20_preprocessing.ipynb #247ae3a9
 def _channels_first(a, name):
     "[C,H,W] from [H,W], [H,W,C] or [C,H,W], with up to 4 channels"
     if a.ndim == 2: return a[None]
@@ -108,7 +112,7 @@ def _channels_first(a, name):
     raise ValueError(f'{name} must be one picture of shape [H,W], [H,W,3] or [3,H,W], '
                      f'found {list(a.shape)}; pass pictures one at a time')
 
-# %% ../nbs/20_preprocessing.ipynb #71d16648
+# %% ../nbs/20_preprocessing.ipynb #f9a966d7
 def _to_grey(p):
     "[H,W] from [C,H,W] in [0,1]: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha"
     if len(p) in (2, 4):
@@ -128,185 +132,246 @@ def _limit_size(x, high, low=96):
     x = F.interpolate(x[None], size=size, mode='bicubic', antialias=scale < 1)
     return x[0].clamp(0, 1) # [C,H',W']
 
-# %% ../nbs/20_preprocessing.ipynb #2d23f9e7
+# %% ../nbs/20_preprocessing.ipynb #571d8fef
 def read_picture(
     source:Picture, # Path, bytes of a file, PIL image, array or tensor
 )->tuple[torch.Tensor, str]: # Grey [H,W] in [0,1], H and W <= 256; name
     "Grey values of a picture, and its name for messages"
     return read_large_picture(source, 256)[:2]
 
-# %% ../nbs/20_preprocessing.ipynb #b922a0c3
+# %% ../nbs/20_preprocessing.ipynb #3969068f
 def read_large_picture(
     source:Picture, # As for read_picture
-    max_side:int=1024, # Larger pictures are reduced to this many pixels, 96 to 1024
+    max_side:int=2048, # Larger pictures are reduced to this many pixels, 96 to 2048
 )->tuple[torch.Tensor, str, float]: # Grey [H,W] in [0,1]; name; source pixels per pixel
     "A picture as `read_picture` reads it, in more detail"
     name, width, a = source_name(source), None, source
-    if isinstance(source, (str, os.PathLike, bytes, bytearray, Image.Image)):
+    files = str, os.PathLike, bytes, bytearray, Image.Image
+    if isinstance(source, files) or hasattr(source, 'read'):
         a, width = _decode(source, name)
     elif isinstance(source, torch.Tensor): a = _tensor_values(source, name)
     elif not isinstance(source, np.ndarray):
         raise ValueError(f'{name} is not a picture; pass a path, an image or an array')
     planes = _channels_first(a, name)
     if width is None: _check_size(*planes.shape[:0:-1], name)
-    step = max(1, max(planes.shape[1:])//1024)
+    step = max(1, max(planes.shape[1:])//2048)
     grey = torch.from_numpy(_scale_values(planes[:,::step,::step], name))
     grey = _to_grey(_limit_size(grey, max_side))
     return grey, name, (width or planes.shape[2])/grey.shape[1]
 
-# %% ../nbs/20_preprocessing.ipynb #f2447de9
-def _corner_weights(h, w):
-    "Weights [h,w] for finding the paper: 1 in the middle, 21 in the corners"
-    y, x = torch.linspace(-1, 1, h).view(-1, 1), torch.linspace(-1, 1, w)
-    return 1 + 20*(x*y)**4
+# %% ../nbs/20_preprocessing.ipynb #525f0f8f
+def _label(mask): return nd.label(mask, np.ones((3, 3))) # Diagonal neighbours are connected
 
-def _uniform_paper(x):
-    "Grey level of evenly lit paper, or None if no level is common enough"
-    level = (50*x).round().long()                               # [H,W], 0 to 50
-    weights = _corner_weights(*x.shape)
-    count = torch.bincount(level.flatten(), weights.flatten(), minlength=51)
-    window = torch.tensor([[[.99, 1., .99]]]) # Favours the middle of a tie
-    near = F.conv1d(count.view(1, 1, -1), window, padding=1).flatten()
-    distance = (x - near.argmax()/50).abs()
-    shaded = ((distance > .03) & (distance < .15)).float().mean() # Shadows and edges
-    uniform = near.max() >= .4*count.sum() and shaded < .13
-    return x[distance <= .03].median() if uniform else None
+def _near(mask): return nd.binary_dilation(mask, np.ones((3, 3)))
 
-# %% ../nbs/20_preprocessing.ipynb #b74c1e7e
-def _label(mask):
-    "Number of each pixel's connected component in [H,W], diagonals included; 0 outside"
-    from scipy.ndimage import label
-    return torch.from_numpy(label(mask.numpy(), np.ones((3, 3)))[0]).long()
+def _boxes(parts): # Top, bottom, left, right of each component, [n,4]
+    found = [(r.start, r.stop, c.start, c.stop) for r,c in nd.find_objects(parts)]
+    return np.array(found, int).reshape(-1, 4)
 
-def _is_even(x, step):
-    "Mask [H,W] of the pixels that differ by less than `step` from the next ones"
-    y = F.pad(x[None,None], [0, 1, 0, 1], mode='replicate')[0,0] # [H+1,W+1]
-    return (y.diff(dim=0)[:,:-1].abs() < step) & (y.diff(dim=1)[:-1].abs() < step)
+def _without_frames(mask):
+    "`mask` [H,W] without the components whose boxes surround those of others"
+    parts, n = _label(mask)
+    top, bottom, left, right = box = _boxes(parts).T
+    keep, height = np.ones(n+1, bool), bottom-top
+    keep[0] = False
+    for i in range(n):
+        within = (top > top[i]) & (left > left[i]) & (bottom < bottom[i]) & (right < right[i])
+        large = height[within]/height[i]
+        keep[i+1] = not (large.max(initial=0) > .3 or (large > .1).sum() > 2)
+    return keep[parts]
 
-def _cropped_paper(x):
-    "Grey level of the paper if the rest is blurred edge or ink of one level, or None"
-    low, high = x.flatten().quantile(torch.tensor([.02, .98])).tolist()
-    near, dark = .1*(high-low), x < (low+high)/2
-    two, even = torch.minimum((x-low).abs(), (x-high).abs()) < near, _is_even(x, near/2)
-    if even.float().mean() > .78 or not two[even].float().mean() > .65: return None
-    def in_pieces(mask): # Share of its area outside the largest piece
-        sizes = _label(mask).flatten().bincount()[1:]
-        return 1-sizes.max()/sizes.sum()
-    lead = in_pieces(dark)-in_pieces(~dark)
-    if lead.abs() < .05: lead = (_corner_weights(*x.shape)*(dark*2.-1)).sum()
-    return x[(x-(low if lead > 0 else high)).abs() < near].median()
+# %% ../nbs/20_preprocessing.ipynb #7ec94502
+def _hull(mask):
+    "Pixels [H,W] that lie between two of `mask` in their row or in their column"
+    def between(a): # In rows
+        from_left, from_right = (np.maximum.accumulate(x, 1) for x in (a, a[:,::-1]))
+        return from_left & from_right[:,::-1]
+    return between(mask) | between(mask.T).T
 
-# %% ../nbs/20_preprocessing.ipynb #c2bc5083
+def _find_sheet(x):
+    "Mask [H,W] of the smallest solid region of even paper that holds most of what there is"
+    slope = nd.gaussian_gradient_magnitude(x, 1)
+    edges = slope > max(.12*slope.max(), 5*np.median(slope), .01)
+    content, sheet = _without_frames(edges), np.ones(x.shape, bool)
+    parts, _ = nd.label(~edges)
+    for n in (np.bincount(parts.ravel())[1:] > .03*x.size).nonzero()[0]+1:
+        even, hull = parts == n, _hull(parts == n)
+        top, bottom, left, right = _boxes(hull.astype(int))[0]
+        solid = hull.sum() > max(.8*(bottom-top)*(right-left), .1*x.size)
+        held = (content & nd.binary_erosion(hull, iterations=3)).sum() > .6*content.sum()
+        thick, other = (nd.distance_transform_cdt(m).max() for m in (even, hull & ~even))
+        if solid and held and thick > other and hull.sum() < sheet.sum(): sheet = hull
+    return sheet
+
+# %% ../nbs/20_preprocessing.ipynb #e2d6f1f4
+def _cut_out(x, sheet):
+    "The box of a sheet on a picture [H,W], filled up with its paper; slices of the box"
+    if sheet.mean() > .97: return x, tuple(slice(0, n) for n in x.shape)
+    sheet = nd.binary_erosion(sheet, iterations=2)
+    box = nd.find_objects(sheet.astype(int))[0]
+    nearest = nd.distance_transform_edt(~sheet, return_distances=False, return_indices=True)
+    return x[tuple(nearest)][box], box
+
+# %% ../nbs/20_preprocessing.ipynb #ecac8543
 def _close(x, k):
-    "Closing of [H,W] with windows of k by k pixels, k odd and less than H and W"
-    from scipy.ndimage import grey_closing
-    r, x = k//2*2, x.numpy()
-    x = 2*np.pad(x, r, mode='edge') - np.pad(x, r, mode='reflect')
-    return torch.from_numpy(grey_closing(x, size=(k, k), mode='nearest')[r:-r,r:-r])
+    "Closing of [H,W] with windows of k by k pixels; beyond the border, x is 0"
+    return nd.grey_closing(np.pad(x, k), size=(k, k))[k:-k,k:-k]
 
-# %% ../nbs/20_preprocessing.ipynb #dcb00d80
 def _fit_surface(x):
     "Quadratic surface with the least sum of absolute differences from [H,W]"
-    def basis(h, w): # The six terms at each pixel
-        ys, xs = torch.linspace(-1, 1, h), torch.linspace(-1, 1, w)
-        y, x = torch.meshgrid(ys, xs, indexing='ij')
-        terms = torch.ones_like(x), x, y, x*x, x*y, y*y
-        return torch.stack(terms, -1).double()                  # [h,w,6]
-    small = F.interpolate(x[None,None], size=(24, 24), mode='area')
-    small = small.flatten().double()                            # [576]
-    rows = basis(24, 24).view(-1, 6)                            # [576,6]
-    weights = corners = _corner_weights(24, 24).flatten().double()
+    def basis(h, w): # The six terms at each pixel, [h*w,6]
+        y, x = np.meshgrid(np.linspace(-1, 1, h), np.linspace(-1, 1, w), indexing='ij')
+        return np.stack([x**0, x, y, x*x, x*y, y*y], -1).reshape(-1, 6)
+    rows, small = basis(24, 24), F.interpolate(torch.from_numpy(x)[None,None], (24, 24), mode='area')
+    small = small.numpy().ravel()                               # [576]
+    weights = corners = 1+20*rows[:,4]**4 # There, paper is likelier than ink
     for _ in range(20):
         a = (rows*weights[:,None]).T                            # [6,576]
-        c = torch.linalg.solve(a@rows, a@small)                 # [6]
-        weights = corners/((small - rows@c).abs() + .01)
-    return (basis(*x.shape)@c).float()                          # [H,W]
+        c = np.linalg.solve(a@rows, a@small)                    # [6]
+        weights = corners/(abs(small-rows@c)+.01)
+    return (basis(*x.shape)@c).reshape(x.shape).astype(np.float32)
 
-# %% ../nbs/20_preprocessing.ipynb #456c9f75
-def _energy_inside(ink):
-    "Sum of squares of [H,W] over the components that do not touch the border"
-    n = _label(ink > .3*ink.max())
-    inside = (n > 0) & ~torch.isin(n, torch.cat([n[0], n[-1], n[:,0], n[:,-1]]))
-    return (ink**2*inside).sum()
+# %% ../nbs/20_preprocessing.ipynb #20f6d920
+@dataclass
+class _Ink:
+    "What stands out from the paper of a picture, and how likely it is ink"
+    values: np.ndarray  # [H,W] difference from the paper
+    parts: np.ndarray   # [H,W] number of each pixel's component, 0 for paper
+    level: np.ndarray   # [n] mean of each component where it is darkest, 1 for paper
+    paper: float        # Median of what is no ink
+    noise: float        # About a standard deviation of it
+    outline: np.ndarray # [n] sum of slopes, less for what runs along the border
 
-# %% ../nbs/20_preprocessing.ipynb #b98a023f
-def _separate_ink(x, tight=True):
-    "Ink [H,W], 0 where there is only paper, and the grey level of the paper [H,W]"
-    paper = _uniform_paper(x)
-    if paper is None and tight: paper = _cropped_paper(x)
-    if paper is not None:
-        dark, light = (paper-x).clamp(min=0), (x-paper).clamp(min=0)
-        ink = dark if dark.square().sum() > light.square().sum() else light
-        return ink, paper.expand_as(x)
-    k, above = max(3, int(.3*min(x.shape)) | 1), x-_fit_surface(x)
-    closed, opened = _close(x, k), -_close(-x, k) # Paper without dark, light ink
-    dark = _energy_inside(torch.minimum(closed-x, (-above).clamp(min=0)))
-    light = _energy_inside(torch.minimum(x-opened, above.clamp(min=0)))
-    if dark < light: return x-opened, opened
-    return (closed-x)/closed.clamp(min=.05), closed # Shadows dim ink and paper alike
+def _measure_ink(values, slope):
+    "`_Ink` for a difference from the paper [H,W], and the slope of the picture [H,W]"
+    smooth = nd.uniform_filter(values, 3, mode='nearest')
+    limit = smooth.max()/2
+    for _ in range(10): # Halfway between the means of paper and ink
+        low, high = smooth[smooth <= limit], smooth[smooth > limit]
+        if len(high): limit = (low.mean()+high.mean())/2
+    paper = np.median(low)
+    noise = 1.5*np.median(abs(low-paper))
+    parts, n = _label(smooth > max(.03, paper+min(5*noise, .7*(limit-paper))))
+    index = np.arange(n+1)
+    dark = smooth > nd.maximum(smooth, parts, index)[parts]/2
+    level = nd.mean(smooth, np.where(dark, parts, -1), index)
+    level[0] = 1
+    return _Ink(values, parts, level, paper, noise, nd.sum(slope, parts, index)*(1.05-_contact(parts, n)))
 
-# %% ../nbs/20_preprocessing.ipynb #3fafedbe
-def _smooth(x): # Mean of 3 by 3 pixels
-    return F.avg_pool2d(F.pad(x[None,None], [1]*4, mode='replicate'), 3, 1)[0,0] # [H,W]
+def _contact(parts, n):
+    "Largest share of a side of the picture that each component covers, [n+1]"
+    sides = parts[0], parts[-1], parts[:,0], parts[:,-1]
+    share = np.max([np.bincount(s, minlength=n+1)/len(s) for s in sides], 0)
+    share[0] = 1.05
+    return share
 
-def _otsu_threshold(x):
-    "Threshold for values [H,W] in [0,1] that maximises the variance between two groups"
-    n, centre = torch.histc(x, 64, 0, 1), (torch.arange(64)+.5)/64
-    below, sums = n.cumsum(0), (n*centre).cumsum(0) # [64]: counts and sums of values
-    between = (sums[-1]*below/below[-1] - sums)**2
-    return centre[(between/(below*(below[-1]-below)).clamp(min=1e-6)).argmax()]
+# %% ../nbs/20_preprocessing.ipynb #410997f2
+def _separate_ink(x):
+    "Dark or light `_Ink` of a picture [H,W]"
+    surface, slope = _fit_surface(x), nd.gaussian_gradient_magnitude(x, 1)
+    slope = (slope-.1*slope.max()).clip(0)
+    k, found = int(.35*x.size**.5) | 1, []
+    for sign in (1, -1): # Dark ink, light ink
+        rest = sign*(x-surface)
+        closed = _close(rest, k)
+        ink = closed-rest
+        if sign > 0: ink = ink/(surface+closed).clip(.05) # Shadows dim ink and paper alike
+        found.append(_measure_ink(ink, slope))
+    return max(found, key=lambda f: f.outline.sum()/max(1, (f.parts > 0).sum())**.25)
 
 def _normalise(ink, name):
-    "[H,W] from 0 (paper) to 1 (ink); ValueError if there is no ink or only noise"
-    smooth = _smooth(ink)
-    if smooth.max() < .04:
+    "[H,W] from 0 (paper) to 1 (ink) of an `_Ink`; ValueError if there is none or only noise"
+    if len(ink.level) < 2 or ink.values.max() < .04:
         raise ValueError(f'{name} is blank: no ink stands out from the paper; '
                          'use a picture of a digit')
-    inked = smooth > _otsu_threshold(smooth/smooth.max())*smooth.max()
-    plain = ~inked & _is_even(smooth, .05*smooth.max()) # Without blurred edges
-    if plain.float().mean() < .05: plain = ~inked
-    low, high = smooth[plain].median(), smooth[inked].mean()
-    noise = 1.5*(smooth[plain]-low).abs().median() # About a standard deviation
-    if not high-low >= 6*noise: # Also if low is NaN
+    usual = ink.level[ink.outline.argmax()]
+    if usual-ink.paper < 6*ink.noise:
         raise ValueError(f'{name} holds only noise and no digit; use a clearer picture')
-    return ((ink-low)/(high-low)).clamp(0, 1)
+    kept = np.where(ink.level >= .3*usual, np.arange(len(ink.level)), 0)
+    n = nd.maximum_filter(kept[ink.parts], 3) # With blurred edges
+    return ((ink.values-ink.paper)/(ink.level[n]-ink.paper)).clip(0, 1)*(n > 0)
 
-# %% ../nbs/20_preprocessing.ipynb #d6840e69
-def _remove_specks(ink):
-    "The larger components of [H,W], scaled so that the darkest ink is 1"
-    from scipy.ndimage import binary_dilation
-    parts = _label(_smooth(ink) > .25) # A line one pixel wide has .33
-    mass = torch.bincount(parts.flatten(), ink.flatten().double()) # Of each component
-    mass[0] = 0 # Background
-    inner, covered = mass.clone(), torch.zeros_like(mass)
-    for side in (parts[0], parts[-1], parts[:,0], parts[:,-1]):
-        n = torch.bincount(side, minlength=len(mass))
-        inner[n > 0] = 0
-        covered = covered.maximum(n/len(side)) # Largest share of a side
-    digit = mass*(covered <= .5) # Without the table
-    if inner.max() > max(.35*digit.max(), .05*mass.max()): mass = inner
-    keep = (mass >= .1*mass.max())[parts] & (parts > 0) # [H,W]
-    near = binary_dilation(keep.numpy(), np.ones((3, 3))) # Includes blurred edges
-    ink = ink*torch.from_numpy(near)
-    return ink/ink.max().clamp(min=1e-6)
+# %% ../nbs/20_preprocessing.ipynb #2222e0f6
+def _find_runs(mask, length):
+    "Pixels [H,W] of nearly horizontal runs of at least `length` pixels"
+    (h, w), found, x = mask.shape, np.zeros_like(mask), np.arange(mask.shape[1])
+    thick = nd.maximum_filter(mask, (5, 1)).astype(np.float32)
+    for slope in np.linspace(-.06, .06, 9):
+        y = (np.arange(h)[:,None]+(slope*(x-w/2)).round().astype(int))%h # [H,W]
+        full = nd.uniform_filter1d(thick[y,x], length, 1, mode='constant') > .95
+        found[y,x] |= nd.maximum_filter1d(full, length, 1)
+    return found & mask
 
-# %% ../nbs/20_preprocessing.ipynb #7cda161e
+def _find_long_rules(mask, length):
+    "As `_find_runs`, without the strokes that cross them"
+    runs = _find_runs(mask, length)
+    width = runs.sum()/max(1, np.diff(runs, axis=0, prepend=False)[runs].sum()) # Mean
+    return runs & ~nd.binary_opening(mask, np.ones((int(1.5*width)+2, 1)))
+
+# %% ../nbs/20_preprocessing.ipynb #ff4cb796
+def _digit_height(mask):
+    "Height of a digit: the median over the components of [H,W], weighted by their area"
+    parts, n = _label(mask)
+    if n == 0: return 0
+    area, box = np.bincount(parts.ravel())[1:], _boxes(parts)
+    height = box[:,1]-box[:,0]
+    order = height.argsort()
+    return int(height[order][np.searchsorted(area[order].cumsum(), area.sum()/2)])
+
+def _find_rules(mask):
+    "Long straight lines [H,W], level or from one to another"
+    side = max(mask.shape)
+    length = side//2 if side < 300 else side//8
+    for _ in range(2): # Without rules, the height of a digit is known better
+        height = _digit_height(mask & ~_find_long_rules(mask, length))
+        if height == 0: return np.zeros_like(mask) # There is nothing else
+        length = max(8, int(1.6*height))
+    level = _find_long_rules(mask, length)
+    upright = _find_long_rules(mask.T, height).T & ~level
+    parts, n = _label(upright)
+    ends = np.pad(_near(_near(level)), 2, constant_values=True)[2:-2,2:-2]
+    ends[:2] = ends[-2:] = True # Or the border
+    joined = [ends[max(top-2, 0):top+3,left:right].any() and ends[bottom-3:bottom+2,left:right].any()
+              for top,bottom,left,right in _boxes(parts)]
+    return level | np.array([False, *joined])[parts]
+
+# %% ../nbs/20_preprocessing.ipynb #3741eb0a
+def find_ink(
+    grey:torch.Tensor, # [H,W] float32 in [0,1], as from read_picture
+    name:str='the picture', # Name in messages
+)->tuple[np.ndarray, np.ndarray]: # Ink [H,W], 0 paper to 1; mask [H,W] of rules
+    "Ink of a picture, dark or light, on paper of any kind; ValueError if there is none"
+    x, box = _cut_out(grey.numpy(), _find_sheet(grey.numpy()))
+    ink = _normalise(_separate_ink(x), name)
+    rules = _find_rules(ink > .25)
+    ink = np.where(_near(rules) & ~_near((ink > .25) & ~_near(rules)), 0, ink)
+    ink = ink*_near(_without_frames(ink > .4))
+    around = [(b.start, n-b.stop) for b,n in zip(box, grey.shape)]
+    return np.pad(ink, around), np.pad(rules, around)
+
+# %% ../nbs/20_preprocessing.ipynb #98bd4989
+def _find_digit(ink, name):
+    "Ink [H,W] of the largest components, whole ones if there are any"
+    parts, n = _label(ink > .4)
+    mass = nd.sum(ink, parts, np.arange(n+1))*(np.arange(n+1) > 0)
+    if n == 0: raise ValueError(f'{name} holds no digit; use another picture')
+    whole = mass*(_contact(parts, n) == 0)
+    if whole.max() > .3*mass.max(): mass = whole
+    return ink*_near((mass >= .1*mass.max())[parts] & (parts > 0))
+
 def _refuse_two_digits(ink, name):
     "ValueError if two tall components of [H,W] are side by side or one above the other"
-    from scipy.ndimage import find_objects
-    parts = _label(_smooth(ink) > .25)
-    boxes = find_objects(parts.numpy()) # Of each component, slices of rows and columns
-    size = parts.flatten().bincount()[1:] # Of each component, in pixels
-    height = max(r.stop for r,_ in boxes) - min(r.start for r,_ in boxes) - 1
-    def are_apart(axis, least):
-        spans = [box[axis] for box,n in zip(boxes, size) if 4*n >= size.max()
-                 and box[0].stop-box[0].start-1 >= least*height]
-        return spans and max(s.start for s in spans) >= min(s.stop for s in spans)
-    if are_apart(1, .6) or are_apart(0, .35):
+    parts, n = _label(ink > .4)
+    box, area = _boxes(parts), np.bincount(parts.ravel())[1:]
+    height = box[:,1]-box[:,0]
+    def are_apart(first, last, least):
+        spans = box[(4*area >= area.max()) & (height > least*np.ptp(box[:,:2]))]
+        return len(spans) and spans[:,first].max() >= spans[:,last].min()
+    if are_apart(2, 3, .6) or are_apart(0, 1, .35):
         raise ValueError(f'{name} holds two shapes; use a picture of one digit, '
                          'or read_numbers')
 
-# %% ../nbs/20_preprocessing.ipynb #5d626740
+# %% ../nbs/20_preprocessing.ipynb #bb576790
 SCALE = 8 # Size of the enlarged digit relative to MNIST
 
 STROKE_WIDTHS = 1.8, 3.2 # Range of widths that stay as they are, in pixels of MNIST
@@ -322,10 +387,9 @@ def _stroke_width(x):
 
 def _dilate(x, radius):
     "Maximum over a disc around each pixel of [H,W]"
-    from scipy.ndimage import grey_dilation
     y = np.arange(-int(radius), int(radius)+1)
     disc = y[:,None]**2+y**2 <= radius**2
-    return torch.from_numpy(grey_dilation(x.numpy(), footprint=disc, mode='constant'))
+    return torch.from_numpy(nd.grey_dilation(x.numpy(), footprint=disc, mode='constant'))
 
 def _adjust_stroke_width(x):
     "An enlarged digit [H,W] with its strokes brought into the range `STROKE_WIDTHS`"
@@ -334,59 +398,30 @@ def _adjust_stroke_width(x):
     if width < low: return _dilate(x, (low-width)/2*SCALE)
     return 1-_dilate(1-x, (width-high)/2*SCALE) if width > high else x
 
-# %% ../nbs/20_preprocessing.ipynb #095d92b6
-def _drop_flag(x):
-    "An enlarged digit [H,W], without the flag if it is a 1 with a flag"
-    rows = (x > .5).any(1).nonzero()[:,0]
-    ink = (x[rows[0]:rows[-1]+1] > .5).numpy()                   # [h,W]
-    h, y = len(ink), np.arange(len(ink))
-    edges = ink.argmax(1), x.shape[1]-1-ink[:,::-1].argmax(1)    # Left and right, [h]
-    upper, lower = slice(int(.45*h)), slice(int(.45*h), int(.95*h))
-    lines = [np.polyfit(y[lower], e[lower], 1) for e in edges]
-    left, right = (np.polyval(line, y)-e for line,e in zip(lines, edges))
-    straight = max(abs(left[lower]).max(), abs(right[lower]).max()) < .02*h
-    upright = abs(lines[0][0]+lines[1][0]) < .5 # Mean slope, columns per row
-    plain = -right[upper].min() < .03*h and left[:int(.03*h)+1].max() < .06*h
-    if not (straight and upright and plain and .1*h < left[upper].max() < .33*h):
-        return x
-    start = torch.from_numpy(np.polyval(lines[0], y)-1)          # [h]
-    x = x.clone()
-    x[rows[0]:rows[-1]+1][torch.arange(x.shape[1]) < start[:,None]] = 0
-    return x
-
-# %% ../nbs/20_preprocessing.ipynb #57a4ba75
-def find_ink(
-    grey:torch.Tensor, # [H,W] float32 in [0,1], as from read_picture
-    name:str='the picture', # Name in messages
-    tight:bool=False, # Whether a single digit may fill the picture to its edges
-)->torch.Tensor: # [H,W], 0 paper to 1 ink; ValueError if blank or only noise
-    "Ink of a picture, dark or light, on paper of any kind"
-    return _normalise(_separate_ink(grey, tight)[0], name)
-
-# %% ../nbs/20_preprocessing.ipynb #ac651eeb
+# %% ../nbs/20_preprocessing.ipynb #c637e2b7
 def frame_ink(
-    ink:torch.Tensor, # [H,W] in [0,1], one digit; some values above 0.5
+    ink:np.ndarray, # [H,W], not negative; one digit
 )->dict[str, torch.Tensor]: # 'enlarged', 'stroke width', 'framed' to [h,w] in [0,1]
     "Bring the ink of one digit to MNIST's size, stroke width and frame"
-    enlarged = _drop_flag(_sharpen(fit_ink(ink, 20*SCALE, margin=2)))
+    ink = torch.from_numpy(np.float32(ink/max(ink.max(), 1e-6)))
+    enlarged = _sharpen(fit_ink(ink, 20*SCALE, margin=2))
     adjusted = _adjust_stroke_width(enlarged)
     if not adjusted.max() > .5: adjusted = enlarged # Thinned until nothing was left
     return {'enlarged': enlarged, 'stroke width': adjusted, 'framed': frame_digit(adjusted)}
 
-# %% ../nbs/20_preprocessing.ipynb #7e02ecba
+# %% ../nbs/20_preprocessing.ipynb #2b27567f
 def preprocess_stages(
     source:Picture, # Picture of one digit, as for `read_picture`
 )->dict[str, torch.Tensor]: # Name of each stage to [H,W] in [0,1]
-    "All intermediate results: grey, ink, cleaned, enlarged, stroke width, framed"
+    "All intermediate results: grey, ink, digit, enlarged, stroke width, framed"
     grey, name = read_picture(source)
-    ink = find_ink(grey, name, tight=True)
-    cleaned = _remove_specks(ink)
-    if not cleaned.max() > .5:
-        raise ValueError(f'{name} holds no digit; use another picture')
-    _refuse_two_digits(cleaned, name)
-    return {'grey': grey, 'ink': ink, 'cleaned': cleaned} | frame_ink(cleaned)
+    ink, _ = find_ink(grey, name)
+    digit = _find_digit(ink, name)
+    _refuse_two_digits(digit, name)
+    ink, digit = torch.from_numpy(ink), torch.from_numpy(digit)
+    return {'grey': grey, 'ink': ink, 'digit': digit} | frame_ink(digit.numpy())
 
-# %% ../nbs/20_preprocessing.ipynb #4c47e4b2
+# %% ../nbs/20_preprocessing.ipynb #af1c1914
 def preprocess(
     source:Picture, # Picture of one digit, as for `read_picture`
 )->torch.Tensor: # [28,28] uint8; ValueError if it holds no digit
