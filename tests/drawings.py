@@ -6,15 +6,11 @@ from conftest import STROKES
 from PIL import Image, ImageDraw
 
 
-FLAGGED = dict(upright=[[(100, 85), (140, 40), (140, 216)]], leaning=[[(110, 75), (155, 40), (130, 216)]],
-               short=[[(112, 70), (140, 45), (140, 216)]]) # Ones with a flag
-
-
 def drawn(digit, width=22, size=256, paper=255, ink=0):
-    "A digit, or a name in FLAGGED, as a paint program draws it; `width` is that of the pen on 256 by 256 pixels"
+    "A digit as a paint program draws it; `width` is that of the pen on 256 by 256 pixels"
     im = Image.new('L', (size, size), paper)
     pen, k = ImageDraw.Draw(im), size/256
-    for stroke in (STROKES | FLAGGED)[digit]:
+    for stroke in STROKES[digit]:
         points = [(x*k, y*k) for x, y in stroke]
         pen.line(points, fill=ink, width=round(width*k), joint='curve')
         for x, y in (points[0], points[-1]):

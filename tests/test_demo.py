@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, STROKES
-from drawings import FLAGGED, apart, beside, drawn
+from drawings import apart, beside, drawn
 from PIL import Image
 
 from s5_mnist.inference import feature_maps, predict
@@ -39,9 +39,8 @@ def node(d, code):
 
 @pytest.mark.slow
 def test_the_page_prepares_drawings_as_preprocess_does(net, tmp_path):
-    "Ten digits by four brushes, dark and light, and ones with a flag; two digits and blank paper are refused"
+    "Ten digits by four brushes, dark and light; two digits and blank paper are refused"
     arrays = [np.asarray(drawn(k, w, paper=p, ink=255-p)) for k in STROKES for w in WIDTHS for p in (255, 0)]
-    arrays += [np.asarray(drawn(k, w)) for k in FLAGGED for w in WIDTHS]
     two = 255-np.asarray(Image.fromarray(beside('42')).resize((256, 256)))
     (tmp_path/'in.bin').write_bytes(b''.join(a.tobytes() for a in (*arrays, two, np.full_like(two, 255))))
     *theirs, no_digit, blank = node(tmp_path, """

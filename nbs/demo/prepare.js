@@ -115,43 +115,6 @@ function boxed(p, side, margin = 0) {
 
 const contour = p => map(p, t => clamped((t - 0.5) * 4 + 0.5))
 
-// Slope and intercept of the line with the least squared distance from v[from] ... v[to - 1]
-function line(v, from, to) {
-  const n = to - from, middle = (from + to - 1) / 2
-  const mean = sum(v.slice(from, to)) / n
-  let [above, below] = [0, 0]
-  for (let i = from; i < to; i++) [above, below] = [above + (i - middle) * (v[i] - mean), below + (i - middle) ** 2]
-  const slope = above / Math.max(below, 1e-6)
-  return { slope, at: i => mean + slope * (i - middle) }
-}
-
-// A 1 with a flag, without it: MNIST's writers drew a 1 as one stroke, and the network would see a 7
-function withoutFlag(p) {
-  let [left, right] = [[], []], top = -1
-  for (let y = 0; y < p.h; y++) {
-    const row = p.v.subarray(y * p.w, (y + 1) * p.w)
-    const [first, last] = [row.findIndex(t => t > 0.5), row.findLastIndex(t => t > 0.5)]
-    if (first >= 0 && top < 0) top = y
-    if (top < 0) continue
-    left.push(Math.max(first, 0))
-    right.push(last < 0 ? p.w - 1 : last)
-  }
-  while (left.length && p.v.subarray((top + left.length - 1) * p.w, (top + left.length) * p.w).every(t => t <= 0.5)) {
-    left.pop()
-    right.pop()
-  }
-  const h = left.length, from = Math.trunc(0.45 * h), to = Math.trunc(0.95 * h)
-  const [l, r] = [line(left, from, to), line(right, from, to)]
-  const outLeft = left.map((t, i) => l.at(i) - t), outRight = right.map((t, i) => t - r.at(i))
-  const straight = [...outLeft.slice(from, to), ...outRight.slice(from, to)].every(t => Math.abs(t) < 0.02 * h)
-  const upright = Math.abs(l.slope + r.slope) < 0.5
-  const plain = largest(outRight.slice(0, from)) < 0.03 * h &&
-    largest(outLeft.slice(0, Math.trunc(0.03 * h) + 1)) < 0.06 * h
-  const flag = largest(outLeft.slice(0, from))
-  if (!(straight && upright && plain && flag > 0.1 * h && flag < 0.33 * h)) return p
-  return picture(p.h, p.w, (y, x) => y >= top && y < top + h && x < l.at(y - top) - 1 ? 0 : p.v[y * p.w + x])
-}
-
 function width(p) {
   const at = (y, x) => y < p.h && x < p.w ? p.v[y * p.w + x] : 0
   let edge = 0
@@ -199,7 +162,7 @@ export function stages(drawing, off = []) {
   if (two(digit)) return { image: null, why: 'two', pictures }
   const drawn = bounds(digit), shrink = 28 / Math.max(drawing.h, drawing.w)
   const size = on('size') ? 20 * SCALE : Math.max(drawn.h, drawn.w) * shrink * SCALE
-  const large = show('size', withoutFlag(contour(boxed(digit, size, 2))))
+  const large = show('size', contour(boxed(digit, size, 2)))
   const thick = on('stroke') ? weighted(large) : large
   const weight = show('stroke', largest(thick.v) > 0.5 ? thick : large)
   const box = bounds(weight)
