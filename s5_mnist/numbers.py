@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MARK', 'FoundDigit', 'Numbers', 'read_numbers']
 
-# %% ../nbs/23_numbers.ipynb #e9c1109d
+# %% ../nbs/23_numbers.ipynb #12b519f3
 import math
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,13 +15,13 @@ import torch
 from scipy import ndimage as nd
 from torch.nn import functional as F
 
-# %% ../nbs/23_numbers.ipynb #1e20e116
+# %% ../nbs/23_numbers.ipynb #9f79af03
 from .core import Float, check
 from .inference import Prediction, as_network, classify_images, figure_png
 from .preprocessing import (
     Picture, _digit_height, _label, find_ink, frame_ink, read_large_picture)
 
-# %% ../nbs/23_numbers.ipynb #4e61010d
+# %% ../nbs/23_numbers.ipynb #50202e80
 def _height(box): return box[0].stop-box[0].start
 
 def _width(box): return box[1].stop-box[1].start
@@ -36,7 +36,7 @@ def _find_pieces(ink):
         return not rule and max(w, h) >= .09*height
     return parts, {n: b for n,b in enumerate(nd.find_objects(parts), 1) if is_ink(b)}, height
 
-# %% ../nbs/23_numbers.ipynb #7812cbfb
+# %% ../nbs/23_numbers.ipynb #1efff859
 def _find_lines(boxes, height, shape):
     "Numbers of the components, line by line from the top, each from left to right"
     bands, starts = np.zeros(shape, bool), {}
@@ -50,7 +50,7 @@ def _find_lines(boxes, height, shape):
         lines.setdefault(line[starts[n]], []).append(n)
     return sorted(lines.values(), key=lambda g: np.mean([starts[n][0] for n in g]))
 
-# %% ../nbs/23_numbers.ipynb #27b632d2
+# %% ../nbs/23_numbers.ipynb #0e2f0116
 def _split_cells(line, boxes, rules):
     "The components of a line [n, ...] in groups between upright rules"
     cells = [line[:1]]
@@ -63,7 +63,7 @@ def _split_cells(line, boxes, rules):
         cells[-1].append(b)
     return cells
 
-# %% ../nbs/23_numbers.ipynb #b99f119c
+# %% ../nbs/23_numbers.ipynb #eedf948b
 def _add_up(cost):
     "Least sum of `cost` [h,w] along a path from the first row to each position"
     total = cost.copy()
@@ -97,7 +97,7 @@ def _find_cuts(ink, height, most=5):
             cuts[left] = path, crossed[x]/height
     return [cuts[left] for left in sorted(cuts)]
 
-# %% ../nbs/23_numbers.ipynb #5fd60b7d
+# %% ../nbs/23_numbers.ipynb #c1080c66
 @dataclass
 class _Atom:
     number: int     # In the map of atoms
@@ -124,7 +124,7 @@ def _make_atoms(ink, parts, boxes, sure, height):
             found[n].append(_Atom(last, n, place, crossed[i]*bool(found[n])))
     return atoms, found
 
-# %% ../nbs/23_numbers.ipynb #d05c65de
+# %% ../nbs/23_numbers.ipynb #05111952
 def _union(boxes):
     "Smallest box around boxes"
     return tuple(slice(min(b[d].start for b in boxes), max(b[d].stop for b in boxes)) for d in (0, 1))
@@ -137,14 +137,14 @@ def _frame(ink, parts, numbers, box):
     mask |= nd.binary_dilation(mask, np.ones((3, 3))) & (there == 0)
     return (255*frame_ink(ink[rows,columns]*mask)['framed']).round().to(torch.uint8)
 
-# %% ../nbs/23_numbers.ipynb #27556448
+# %% ../nbs/23_numbers.ipynb #82a415e8
 def _confidence(probs, typicality):
     "Natural logarithms [N] of the confidence of candidates, at least -8"
     confidence = probs.max(1).values
     if typicality is not None: confidence = confidence*(typicality/.03).clamp(.003, 1)
     return confidence.log().clamp(min=-8)
 
-# %% ../nbs/23_numbers.ipynb #c2c11755
+# %% ../nbs/23_numbers.ipynb #a335f220
 @dataclass
 class _Candidate:
     span: tuple          # First atom of a cell, and the one after the last
@@ -169,7 +169,7 @@ def _candidates(ink, atoms, cell, sure, height):
             if first.crossed: price += 1+4*first.crossed
             yield _Candidate((i, j), box, price, _frame(ink, atoms, [a.number for a in group], box))
 
-# %% ../nbs/23_numbers.ipynb #aa1f137f
+# %% ../nbs/23_numbers.ipynb #fd80e239
 def _best_path(n, edges):
     "Edges (start, stop, score) of the best path from 0 to n, and the lead of each"
     edges = sorted(edges, key=lambda e: e[:2])
@@ -184,7 +184,7 @@ def _best_path(n, edges):
         place = best[1]
     return path
 
-# %% ../nbs/23_numbers.ipynb #a4a23610
+# %% ../nbs/23_numbers.ipynb #740f68e3
 MARK = '?' # In `text`: ink that is no digit, such as a minus, a point or a slash
 
 def _classify(net, candidates):
@@ -203,7 +203,7 @@ def _is_sign(candidate, usual):
     bow = (centre-slope*y-offset).std()/len(y)
     return candidate.probs.argmax() == 1 and _height(candidate.box) > 1.15*usual and (abs(slope) > .3 or bow > .045)
 
-# %% ../nbs/23_numbers.ipynb #1f67569e
+# %% ../nbs/23_numbers.ipynb #97aa1712
 def _read_cell(cell, candidates, height):
     "Digits and marks of a cell: (candidate or None, box, confidence)"
     pieces = [a.piece for a in cell]
@@ -219,7 +219,7 @@ def _read_cell(cell, candidates, height):
         last = None if c is not None else i
     return found
 
-# %% ../nbs/23_numbers.ipynb #e5d243a1
+# %% ../nbs/23_numbers.ipynb #347f9983
 def _split_numbers(boxes, height):
     "Index of the number that each box of a line belongs to"
     middles = [(c.start+c.stop)/2 for _,c in boxes]
@@ -229,7 +229,7 @@ def _split_numbers(boxes, height):
     limit = min(max(.5*height, 2*usual), 1.2*height)
     return [0, *np.cumsum([g > limit for g in gaps]).tolist()]
 
-# %% ../nbs/23_numbers.ipynb #0a0ca16b
+# %% ../nbs/23_numbers.ipynb #d1c2a98b
 @dataclass(repr=False)
 class FoundDigit(Prediction):
     "A digit and its position in a picture"
@@ -261,7 +261,7 @@ class FoundDigit(Prediction):
 
     def __repr__(self): return f'FoundDigit({self})'
 
-# %% ../nbs/23_numbers.ipynb #a9020833
+# %% ../nbs/23_numbers.ipynb #2394edc8
 @dataclass(repr=False)
 class Numbers:
     "Everything that was read in a picture"
@@ -295,7 +295,7 @@ class Numbers:
     def __str__(self): return _describe(self)
     def __repr__(self): return f'Numbers({self})'
 
-# %% ../nbs/23_numbers.ipynb #4d3d41c7
+# %% ../nbs/23_numbers.ipynb #6136c025
 def _plot_numbers(numbers, ax):
     import matplotlib.pyplot as plt
     (h, w), scale = numbers.picture.shape, numbers.scale
@@ -312,7 +312,7 @@ def _plot_numbers(numbers, ax):
     ax.set(xticks=[], yticks=[])
     return ax
 
-# %% ../nbs/23_numbers.ipynb #a27fe761
+# %% ../nbs/23_numbers.ipynb #4bc26c30
 def _join(digits):
     words = lambda line: (''.join(d.char for d in word) for _,word in groupby(line, lambda d: d.number))
     return '\n'.join(' '.join(words(line)) for _,line in groupby(digits, lambda d: d.line))
@@ -322,7 +322,7 @@ def _describe(numbers):
     gap = '\n' if '\n' in text else ' '
     return f'{numbers.name}:{gap}{text}'+f'\n  check by eye: {doubt}'*bool(doubt)
 
-# %% ../nbs/23_numbers.ipynb #7a806d78
+# %% ../nbs/23_numbers.ipynb #9f65af40
 def _find_digits(net, ink, rules):
     "Digits and marks in reading order: line, number, candidate or None, box, confidence"
     parts, boxes, height = _find_pieces(ink)
@@ -346,7 +346,7 @@ def _find_digits(net, ink, rules):
             yield from ((i, last+n, *r) for n,r in zip(numbers, read))
             last += numbers[-1]+1
 
-# %% ../nbs/23_numbers.ipynb #f6b31705
+# %% ../nbs/23_numbers.ipynb #eeb2494f
 def read_numbers(
     picture:Picture, # Picture of any number of digits, as for `read_picture`
     net:torch.nn.Module|None=None, # In evaluation mode; None: the pretrained network

@@ -6,7 +6,7 @@
 __all__ = ['MAX_PIXELS', 'Picture', 'FORMATS', 'SCALE', 'STROKE_WIDTHS', 'source_name', 'read_picture', 'read_large_picture',
            'find_ink', 'frame_ink', 'preprocess_stages', 'preprocess']
 
-# %% ../nbs/20_preprocessing.ipynb #2713912f
+# %% ../nbs/20_preprocessing.ipynb #ed9f3afc
 import io
 import math
 import os
@@ -24,12 +24,12 @@ from torch.nn import functional as F
 from .core import PathLike, check_file, printable
 from .digits import fit_ink, frame_digit
 
-# %% ../nbs/20_preprocessing.ipynb #8dce82c6
+# %% ../nbs/20_preprocessing.ipynb #3f5c5c77
 MAX_PIXELS = 100_000_000 # Width times height of the largest picture that is decoded
 
 Picture = PathLike|bytes|IO|Image.Image|np.ndarray|torch.Tensor # Any source of a picture
 
-# %% ../nbs/20_preprocessing.ipynb #b5c8ad5e
+# %% ../nbs/20_preprocessing.ipynb #d4621ada
 def source_name(
     source:object, # Picture, or whatever was passed in place of one
 )->str: # Path of a file, or a phrase such as 'the Tensor'
@@ -39,7 +39,7 @@ def source_name(
     if not isinstance(source, (str, os.PathLike)): return f'the {type(source).__name__}'
     return printable(os.fsdecode(source))
 
-# %% ../nbs/20_preprocessing.ipynb #34724ac8
+# %% ../nbs/20_preprocessing.ipynb #81732fb2
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM') # None needs a program
 
 def _open_image(source):
@@ -66,7 +66,7 @@ def _decode(source, name):
     except Exception as e:
         raise ValueError(f'{name} cannot be read as a picture ({e}); save it again as PNG or JPEG') from None
 
-# %% ../nbs/20_preprocessing.ipynb #be12cf70
+# %% ../nbs/20_preprocessing.ipynb #d3aee4ca
 def _check_size(w, h, name):
     if w*h > MAX_PIXELS:
         raise ValueError(f'{name} has more than {MAX_PIXELS:,} pixels; reduce its size')
@@ -82,7 +82,7 @@ def _image_values(image):
     image = image.convert('RGBA' if alpha else 'RGB')
     return np.asarray(image.reduce(max(1, max(image.size)//2048)))
 
-# %% ../nbs/20_preprocessing.ipynb #147fccfb
+# %% ../nbs/20_preprocessing.ipynb #8afbe367
 def _tensor_values(x, name):
     "A tensor as an array"
     try: return x.detach().cpu().to(torch.float32 if x.is_floating_point() else x.dtype).numpy() # NumPy has no bfloat16
@@ -103,7 +103,7 @@ def _scale_values(a, name):
     if full and high > 1: return a/full # Integers of 0 and 1 only are a mask
     return a.clip(0)/next(v for v in (1, 255, 65535) if high <= 1.001*v)
 
-# %% ../nbs/20_preprocessing.ipynb #67f02a4e
+# %% ../nbs/20_preprocessing.ipynb #2432d6b1
 def _channels_first(a, name):
     "[C,H,W] from [H,W], [H,W,C] or [C,H,W], with up to 4 channels"
     if a.ndim == 2: return a[None]
@@ -112,7 +112,7 @@ def _channels_first(a, name):
     raise ValueError(f'{name} must be one picture of shape [H,W], [H,W,3] or [3,H,W], '
                      f'found {list(a.shape)}; pass pictures one at a time')
 
-# %% ../nbs/20_preprocessing.ipynb #495e2c67
+# %% ../nbs/20_preprocessing.ipynb #2db3d48f
 def _to_grey(p):
     "[H,W] from [C,H,W] in [0,1]: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha"
     if len(p) in (2, 4):
@@ -132,14 +132,14 @@ def _limit_size(x, high, low=96):
     x = F.interpolate(x[None], size=size, mode='bicubic', antialias=scale < 1)
     return x[0].clamp(0, 1) # [C,H',W']
 
-# %% ../nbs/20_preprocessing.ipynb #5a0fca3c
+# %% ../nbs/20_preprocessing.ipynb #8d0ffa22
 def read_picture(
     source:Picture, # Path, bytes of a file, PIL image, array or tensor
 )->tuple[torch.Tensor, str]: # Grey [H,W] in [0,1], H and W <= 256; name
     "Grey values of a picture, and its name for messages"
     return read_large_picture(source, 256)[:2]
 
-# %% ../nbs/20_preprocessing.ipynb #392a75c0
+# %% ../nbs/20_preprocessing.ipynb #8160dd9e
 def read_large_picture(
     source:Picture, # As for read_picture
     max_side:int=2048, # Larger pictures are reduced to this many pixels, 96 to 2048
@@ -159,7 +159,7 @@ def read_large_picture(
     grey = _to_grey(_limit_size(grey, max_side))
     return grey, name, (width or planes.shape[2])/grey.shape[1]
 
-# %% ../nbs/20_preprocessing.ipynb #6e3d4ee4
+# %% ../nbs/20_preprocessing.ipynb #851a4032
 def _label(mask): return nd.label(mask, np.ones((3, 3))) # Diagonal neighbours are connected
 
 def _near(mask): return nd.binary_dilation(mask, np.ones((3, 3)))
@@ -180,7 +180,7 @@ def _without_frames(mask):
         keep[i+1] = not (large.max(initial=0) > .3 or (large > .1).sum() > 2)
     return keep[parts]
 
-# %% ../nbs/20_preprocessing.ipynb #db72621d
+# %% ../nbs/20_preprocessing.ipynb #278e2e50
 def _hull(mask):
     "Pixels [H,W] that lie between two of `mask` in their row or in their column"
     def between(a): # In rows
@@ -203,7 +203,7 @@ def _find_sheet(x):
         if solid and held and thick > other and hull.sum() < sheet.sum(): sheet = hull
     return sheet
 
-# %% ../nbs/20_preprocessing.ipynb #51d9e44c
+# %% ../nbs/20_preprocessing.ipynb #06584791
 def _cut_out(x, sheet):
     "The box of a sheet on a picture [H,W], filled up with its paper; slices of the box"
     if sheet.mean() > .97: return x, tuple(slice(0, n) for n in x.shape)
@@ -212,7 +212,7 @@ def _cut_out(x, sheet):
     nearest = nd.distance_transform_edt(~sheet, return_distances=False, return_indices=True)
     return x[tuple(nearest)][box], box
 
-# %% ../nbs/20_preprocessing.ipynb #cc31b39b
+# %% ../nbs/20_preprocessing.ipynb #3b1f8c6a
 def _close(x, k):
     "Closing of [H,W] with windows of k by k pixels; beyond the border, x is 0"
     return nd.grey_closing(np.pad(x, k), size=(k, k))[k:-k,k:-k]
@@ -231,7 +231,7 @@ def _fit_surface(x):
         weights = corners/(abs(small-rows@c)+.01)
     return (basis(*x.shape)@c).reshape(x.shape).astype(np.float32)
 
-# %% ../nbs/20_preprocessing.ipynb #79c9194b
+# %% ../nbs/20_preprocessing.ipynb #3d16b84f
 @dataclass
 class _Ink:
     "What stands out from the paper of a picture, and how likely it is ink"
@@ -240,7 +240,7 @@ class _Ink:
     level: np.ndarray   # [n] mean of each component where it is darkest, 1 for paper
     paper: float        # Median of what is no ink
     noise: float        # About a standard deviation of it
-    outline: np.ndarray # [n] sum of slopes, less without an edge all around, or along the border
+    outline: np.ndarray # [n] sum of slopes, less for what covers a side of the picture
 
 def _measure_ink(values, slope):
     "`_Ink` for a difference from the paper [H,W], and the slope of the picture [H,W]"
@@ -256,9 +256,8 @@ def _measure_ink(values, slope):
     dark = smooth > nd.maximum(smooth, parts, index)[parts]/2
     level = nd.mean(smooth, np.where(dark, parts, -1), index)
     level[0] = 1
-    border = np.where(nd.binary_erosion(parts > 0), -1, parts)
-    closed = nd.mean(nd.maximum_filter(slope, 5) > 0, border, index)**2 # All around?
-    outline = closed*nd.sum(slope, parts, index)*(1.05-_contact(parts, n))
+    contact = _contact(parts, n)
+    outline = nd.sum(slope, parts, index)*(1.05-contact*(contact > .5))
     return _Ink(values, parts, level, paper, noise, outline)
 
 def _contact(parts, n):
@@ -268,7 +267,7 @@ def _contact(parts, n):
     share[0] = 1.05
     return share
 
-# %% ../nbs/20_preprocessing.ipynb #4e0725a9
+# %% ../nbs/20_preprocessing.ipynb #0dc51304
 def _separate_ink(x):
     "Dark or light `_Ink` of a picture [H,W]"
     surface, slope = _fit_surface(x), nd.gaussian_gradient_magnitude(x, 1)
@@ -295,7 +294,7 @@ def _normalise(ink, name):
     n = nd.maximum_filter(kept[ink.parts], 3) # With blurred edges
     return ((ink.values-ink.paper)/(ink.level[n]-ink.paper)).clip(0, 1)*(n > 0)
 
-# %% ../nbs/20_preprocessing.ipynb #53d55076
+# %% ../nbs/20_preprocessing.ipynb #3d59518b
 def _find_runs(mask, length):
     "Pixels [H,W] of nearly horizontal runs of at least `length` pixels"
     (h, w), found, x = mask.shape, np.zeros_like(mask), np.arange(mask.shape[1])
@@ -312,7 +311,7 @@ def _find_long_rules(mask, length):
     width = runs.sum()/max(1, np.diff(runs, axis=0, prepend=False)[runs].sum()) # Mean
     return runs & ~nd.binary_opening(mask, np.ones((int(1.5*width)+2, 1)))
 
-# %% ../nbs/20_preprocessing.ipynb #d33d1090
+# %% ../nbs/20_preprocessing.ipynb #a61a5818
 def _digit_height(mask):
     "Height of a digit: the median over the components of [H,W], weighted by their area"
     parts, n = _label(mask)
@@ -339,7 +338,7 @@ def _find_rules(mask):
               for top,bottom,left,right in _boxes(parts)]
     return level | np.array([False, *joined])[parts]
 
-# %% ../nbs/20_preprocessing.ipynb #c6d026c6
+# %% ../nbs/20_preprocessing.ipynb #55ff0f75
 def find_ink(
     grey:torch.Tensor, # [H,W] float32 in [0,1], as from read_picture
     name:str='the picture', # Name in messages
@@ -354,7 +353,7 @@ def find_ink(
     around = [(b.start, n-b.stop) for b,n in zip(box, grey.shape)]
     return np.pad(ink, around), np.pad(rules, around)
 
-# %% ../nbs/20_preprocessing.ipynb #a1d91400
+# %% ../nbs/20_preprocessing.ipynb #d18fc96b
 def _find_digit(ink, name):
     "Ink [H,W] of the largest components, whole ones if there are any"
     parts, n = _label(ink > .25)
@@ -376,7 +375,7 @@ def _refuse_two_digits(ink, name):
         raise ValueError(f'{name} holds two shapes; use a picture of one digit, '
                          'or read_numbers')
 
-# %% ../nbs/20_preprocessing.ipynb #d514b002
+# %% ../nbs/20_preprocessing.ipynb #6755d9f5
 SCALE = 8 # Size of the enlarged digit relative to MNIST
 
 STROKE_WIDTHS = 1.8, 3.2 # Range of widths that stay as they are, in pixels of MNIST
@@ -403,7 +402,7 @@ def _adjust_stroke_width(x):
     if width < low: return _dilate(x, (low-width)/2*SCALE)
     return 1-_dilate(1-x, (width-high)/2*SCALE) if width > high else x
 
-# %% ../nbs/20_preprocessing.ipynb #d03daacd
+# %% ../nbs/20_preprocessing.ipynb #0216cacf
 def frame_ink(
     ink:np.ndarray, # [H,W], not negative; one digit
 )->dict[str, torch.Tensor]: # 'enlarged', 'stroke width', 'framed' to [h,w] in [0,1]
@@ -414,7 +413,7 @@ def frame_ink(
     if not adjusted.max() > .5: adjusted = enlarged # Thinned until nothing was left
     return {'enlarged': enlarged, 'stroke width': adjusted, 'framed': frame_digit(adjusted)}
 
-# %% ../nbs/20_preprocessing.ipynb #7adfbf95
+# %% ../nbs/20_preprocessing.ipynb #c90c0a80
 def preprocess_stages(
     source:Picture, # Picture of one digit, as for `read_picture`
 )->dict[str, torch.Tensor]: # Name of each stage to [H,W] in [0,1]
@@ -426,7 +425,7 @@ def preprocess_stages(
     ink, digit = torch.from_numpy(ink), torch.from_numpy(digit)
     return {'grey': grey, 'ink': ink, 'digit': digit} | frame_ink(digit.numpy())
 
-# %% ../nbs/20_preprocessing.ipynb #e8d8d2d2
+# %% ../nbs/20_preprocessing.ipynb #2a206617
 def preprocess(
     source:Picture, # Picture of one digit, as for `read_picture`
 )->torch.Tensor: # [28,28] uint8; ValueError if it holds no digit
