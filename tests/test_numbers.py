@@ -57,6 +57,15 @@ def test_a_rule_and_specks_are_left_out(net):
     assert read_numbers(im, net).text == '208'
 
 
+def test_ink_that_is_no_digit_is_marked(net):
+    im = sheet([('42', 100, 20)], (400, 180))
+    ImageDraw.Draw(im).line((50, 84, 100, 84), fill=0, width=9)   # A minus
+    found = read_numbers(im, net)
+    minus = found.digits[0]
+    assert found.text == '?42' and minus in found.unsure and minus.box[0] < 60 and 95 < minus.box[2] < 110
+    assert [d['digit'] for d in found.as_dict()['digits']] == [None, 4, 2]
+
+
 def test_a_detached_bar_belongs_to_its_digit(net):
     five = np.asarray(drawn('5', 14)).copy()
     rows = (five < 128).any(1).nonzero()[0]

@@ -1,4 +1,5 @@
 """From pictures of any kind to images in MNIST's form."""
+import io
 import struct
 import zlib
 
@@ -7,10 +8,11 @@ import pytest
 import torch
 from conftest import STROKES
 from drawings import apart, beside, drawn, file_of, noise
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from s5_mnist.data import as_input
 from s5_mnist.inference import predict
+from s5_mnist.numbers import read_numbers
 from s5_mnist.preprocessing import preprocess, read_picture, source_name
 
 
@@ -33,10 +35,16 @@ def test_any_format_gives_the_same_image(kind, two, tmp_path):
     (tmp_path/'two').write_bytes(file_of(drawn('2'), kind))
     assert apart(preprocess(tmp_path/'two'), two) < 2
     assert preprocess(str(tmp_path/'two')).equal(preprocess((tmp_path/'two').read_bytes()))
+    with open(tmp_path/'two', 'rb') as f:
+        assert preprocess(f).equal(preprocess(io.BytesIO((tmp_path/'two').read_bytes())))
+
+
+def test_an_opened_picture_may_have_any_format(two):
+    assert apart(preprocess(Image.open(io.BytesIO(file_of(drawn('2'), 'tga')))), two) < 2
 
 
 @pytest.mark.parametrize('change', [
-    lambda a: a, lambda a: a/255, lambda a: a.astype(np.int64), lambda a: a.astype(np.float16),
+    lambda a: a, lambda a: a/255, lambda a: a.astype(np.int64), lambda a: a.astype(np.uint16), lambda a: a.astype(np.float16),
     lambda a: (a > 127), lambda a: np.stack([a]*3), lambda a: np.stack([a]*3, -1), lambda a: a[None],
     lambda a: torch.from_numpy(a.copy()), lambda a: torch.from_numpy(a/255).float()[None],
     lambda a: torch.tensor(a/255, dtype=torch.bfloat16), lambda a: torch.tensor(a/255, requires_grad=True),
@@ -81,6 +89,13 @@ def test_any_size_gives_the_same_image(size, two):
     assert apart(preprocess(drawn('2').resize((size, size))), two) < (8 if size == 28 else 3)
 
 
+def test_a_photograph_of_60_megapixels(two):
+    "Its pixels are never all in memory"
+    photo = file_of(Image.new('L', (10_000, 6_000), 255), 'jpeg')
+    with pytest.raises(ValueError, match='blank'):
+        preprocess(photo)
+
+
 def test_place_and_surroundings_do_not_matter(two):
     wide = Image.new('L', (900, 400), 255)
     wide.paste(drawn('2'), (600, 120))
@@ -118,6 +133,45 @@ def test_the_table_beside_the_paper_is_left_out(width, grey, net):
         photo = np.rot90(photo*(160+50*x+20*y), side).copy()
         photo[:, :width] = grey
         assert predict(np.rot90(photo, -side).astype(np.uint8), net).digit == int(digit)
+
+
+def surrounded(kind):
+    "A digit drawn on a sheet on a table, in a printed box, or across a rule"
+    im = drawn('3', 14)
+    if kind == 'table':
+        table = Image.new('L', (400, 400), 120)
+        table.paste(drawn('3', 18, 320, paper=235), (40, 40))
+        return table
+    pen = ImageDraw.Draw(im)
+    pen.rectangle((20, 10, 236, 246), outline=0, width=4) if kind == 'box' else pen.line((0, 216, 256, 216), fill=0, width=4)
+    return im
+
+
+@pytest.mark.parametrize('kind', ['table', 'box', 'rule'])
+@pytest.mark.parametrize('light', [False, True])
+def test_what_is_around_a_digit_is_left_out(kind, light, net):
+    im = surrounded(kind)
+    im = ImageOps.invert(im) if light else im
+    assert predict(im, net).digit == 3 and read_numbers(im, net).text == '3'
+
+
+def test_a_shape_is_not_corrected(net):
+    "The bow of a closed four stays"
+    im = Image.new('L', (120, 200), 255)
+    ImageDraw.Draw(im).line([(85, 180), (85, 22), (45, 80), (85, 80)], fill=0, width=6)
+    assert predict(im, net).digit == 4
+
+
+@pytest.mark.parametrize('width', [1, 3, 9])
+def test_a_flat_shape_is_refused_or_unsure(width, net, capfd):
+    im = Image.new('L', (340, 120), 255)
+    ImageDraw.Draw(im).line([(20, 60), (320, 60)], fill=0, width=width)
+    try:
+        assert not predict(im, net).is_digit
+    except ValueError as e:
+        assert 'no digit' in str(e)
+    found = read_numbers(im, net)
+    assert len(found.unsure) == len(found.digits) and capfd.readouterr().err == ''
 
 
 @pytest.mark.parametrize('width, size', [(1, 256), (14, 256), (40, 256), slow(2, 100)])
