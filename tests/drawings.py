@@ -2,8 +2,14 @@
 import io
 
 import numpy as np
+import pytest
 from conftest import STROKES
 from PIL import Image, ImageDraw
+
+
+def slow(*values):
+    "A parameter of a test that runs only with --slow"
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def drawn(digit, width=22, size=256, paper=255, ink=0):

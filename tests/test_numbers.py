@@ -4,16 +4,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from drawings import beside, drawn, file_of
+from drawings import beside, drawn, file_of, slow
 from PIL import Image, ImageDraw
 from torch.nn import functional as F
 
 from s5_mnist.numbers import _best_path, _find_cuts, _split_numbers, read_numbers
-
-
-def slow(*values):
-    "A parameter of a test that runs only with --slow"
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def sheet(rows, size=(900, 500), paper=255):
@@ -29,10 +24,10 @@ def sheet(rows, size=(900, 500), paper=255):
 
 @pytest.mark.parametrize('inverted', [False, True])
 def test_lines_and_gaps(net, inverted):
-    im = sheet([('208', 20, 20), ('57', 500, 30), ('9364', 60, 260)])
+    im = sheet([('208', 20, 20), ('157', 500, 30), ('9364', 60, 260)])
     found = read_numbers(Image.fromarray(255-np.asarray(im)) if inverted else im, net)
-    assert found.text == '208 57\n9364' and found.unsure == []
-    assert [(d.line, d.number) for d in found.digits] == [(0, 0)]*3+[(0, 1)]*2+[(1, 0)]*4
+    assert found.text == '208 157\n9364' and found.unsure == []
+    assert [(d.line, d.number) for d in found.digits] == [(0, 0)]*3+[(0, 1)]*3+[(1, 0)]*4
 
 
 def test_boxes_are_in_pixels_of_the_picture(net):
@@ -44,19 +39,6 @@ def test_boxes_are_in_pixels_of_the_picture(net):
         assert max(abs(top-rows[0]), abs(bottom-rows[-1]), abs(left-columns[0])) < 15
 
 
-def test_a_single_digit_is_a_number(net):
-    for digit in '0123456789':
-        found = read_numbers(drawn(digit), net)
-        assert found.text == digit and found.digits[0].confidence > .5
-
-
-def test_a_rule_and_specks_are_left_out(net):
-    im = sheet([('208', 40, 20)])
-    ImageDraw.Draw(im).line((10, 170, 890, 170), fill=0, width=4)
-    ImageDraw.Draw(im).ellipse((600, 60, 606, 66), fill=0)
-    assert read_numbers(im, net).text == '208'
-
-
 def test_ink_that_is_no_digit_is_marked(net):
     im = sheet([('42', 100, 20)], (400, 180))
     ImageDraw.Draw(im).line((50, 84, 100, 84), fill=0, width=9)   # A minus
@@ -64,13 +46,6 @@ def test_ink_that_is_no_digit_is_marked(net):
     minus = found.digits[0]
     assert found.text == '?42' and minus in found.unsure and minus.box[0] < 60 and 95 < minus.box[2] < 110
     assert [d['digit'] for d in found.as_dict()['digits']] == [None, 4, 2]
-
-
-def test_a_detached_bar_belongs_to_its_digit(net):
-    five = np.asarray(drawn('5', 14)).copy()
-    rows = (five < 128).any(1).nonzero()[0]
-    five[rows[0]+16:rows[0]+22] = 255
-    assert read_numbers(five, net).text == '5'
 
 
 @pytest.mark.parametrize('digits', ['42', slow('83'), slow('96')])
@@ -114,12 +89,8 @@ def test_gaps_split_numbers():
 
 # --- what comes out ---------------------------------------------------------------------------------------------
 
-@pytest.fixture(scope='module')
-def found(net):
-    return read_numbers(sheet([('208', 20, 20), ('57', 500, 30)]), net, at_least=1)
-
-
-def test_the_result(found):
+def test_the_result(net):
+    found = read_numbers(sheet([('208', 20, 20), ('57', 500, 30)]), net, at_least=1)
     assert len(found.unsure) == len(found.digits) == 5            # No confidence is 1
     assert '208 57' in str(found) and 'check by eye: 2 (' in str(found) and found._repr_png_().startswith(b'\x89PNG')
     read = json.loads(json.dumps(found.as_dict()))
