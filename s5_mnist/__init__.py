@@ -44,6 +44,7 @@ _MODULES = {
     'core': 'Table',
     'mnist_files': 'drive_folder',
     'digits': 'generate_digits frame_digit',
+    'shift': 'with_drawn',
     'device': 'Autocast ComputeOptions device_name pick_compute_options pick_device pick_precision',
 }
 _NAMES = {name: module for module, names in _MODULES.items() for name in names.split()}

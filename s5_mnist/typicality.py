@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from .augment import random_elastic
 from .core import PathLike
 from .data import DigitData, as_input
-from .digits import (FONTS, draw_glyph, frame_digit, generate_digits, pose_glyph, resize_image)
+from .digits import (FONTS, draw_glyph, frame_digit, generate_digits, pose_glyph,
+                             resize_image)
 from .model import Net
 from .runs import load_weights
 
@@ -130,7 +131,8 @@ def printed_letter(
     im = pose_glyph(draw_glyph(_pick(LETTERS, g), _pick(FONTS, g), stroke),
                     _between(-.25, .25, g), _between(-.3, .3, g),
                     math.exp(_between(-.25, .25, g)))
-    return random_elastic(im[None,None], g, 0, 0, 0, 0, _between(0, 4, g), mode='bilinear')[0,0]
+    bend = _between(0, 4, g)
+    return random_elastic(im[None,None], g, 0, 0, 0, 0, bend, mode='bilinear')[0,0]
 
 # %% ../nbs/21_typicality.ipynb #43fea453
 def _draw(points, width, fill=False):
@@ -153,7 +155,8 @@ def scribble(
     while corners == 2 and (points[0]-points[1]).norm() < .8:
         points = torch.rand(2, 2, generator=g)
     if _between(0, 1, g) < .5:
-        points = F.interpolate(points[None,None], (60, 2), mode='bicubic', align_corners=True)[0,0]
+        points = F.interpolate(points[None,None], (60, 2), mode='bicubic',
+                               align_corners=True)[0,0]
     line = _draw(points.tolist(), width)
     return line if corners > 2 else line.maximum(resize_image(_pick(x, g), 112, 112))
 

@@ -4,24 +4,24 @@ import os
 import re
 import shutil
 import subprocess
-import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, STROKES
-from drawings import apart, beside, drawn
+from drawings import FLAGGED, apart, beside, drawn
+from pages import DEMO, build
 from PIL import Image
 
 from s5_mnist.inference import feature_maps, predict
 from s5_mnist.preprocessing import preprocess
 from s5_mnist.typicality import load_typicality_head
 
-DEMO, WIDTHS = ROOT/'nbs'/'demo', (6, 14, 22, 40)
+WIDTHS = (6, 14, 22, 40)
 CODE = (DEMO/'network.js').read_text()
-RUNTIME, = re.findall(r"RUNTIME = '(https://\S+/onnxruntime-web@[\d.]+/dist/)'", CODE)
-FILES = re.findall(r"'(ort\S+)': 'sha384-", CODE)
+CDN, = re.findall(r"CDN = '(https://\S+/onnxruntime-web@[\d.]+/dist/)'", CODE)
 
 
 # --- without a browser ------------------------------------------------------------------------------------------
@@ -78,81 +78,54 @@ def test_the_page_has_the_weights_of_the_package(net):
 
 @pytest.fixture(scope='module')
 def runtime(tmp_path_factory):
-    "The files of onnxruntime-web by name, from the folder in S5_ONNXRUNTIME_WEB or from npm"
-    where = os.environ.get('S5_ONNXRUNTIME_WEB')
-    if not where:
-        if not shutil.which('npm'):
-            pytest.skip('no npm on the PATH')
-        d, package = tmp_path_factory.mktemp('npm'), RUNTIME.split('/')[-3]
-        if subprocess.run(['npm', 'install', '--silent', '--no-audit', '--prefix', d, package]).returncode:
-            pytest.skip(f'{package} cannot be downloaded')
-        where = d/'node_modules'/'onnxruntime-web'/'dist'
-    return {name: (Path(where)/name).read_bytes() for name in FILES}
-
-
-def theme(name):
-    "The colours of the site's light or dark theme, as CSS"
-    c = dict(line.rstrip(';').split(': ') for line in (ROOT/f'nbs/site/{name}.scss').read_text().splitlines()
-             if line.startswith('$'))
-    return (f'@media (prefers-color-scheme: {name}) {{ body {{ background: {c["$body-bg"]}; color: {c["$body-color"]};'
-            f'--bs-body-bg: {c["$body-bg"]}; --bs-link-color: {c["$link-color"]}; margin: 1rem; font-family: sans-serif }}'
-            f'a {{ color: {c["$link-color"]} }} }}')
-
-
-THEMES = theme('light')+theme('dark')
+    "The folder of onnxruntime-web that S5_ONNXRUNTIME_WEB names, or one from npm"
+    if where := os.environ.get('S5_ONNXRUNTIME_WEB'):
+        return Path(where)
+    if not shutil.which('npm'):
+        pytest.skip('no npm on the PATH')
+    d, package = tmp_path_factory.mktemp('npm'), CDN.split('/')[-3]
+    if subprocess.run(['npm', 'install', '--silent', '--no-audit', '--prefix', d, package]).returncode:
+        pytest.skip(f'{package} cannot be downloaded')
+    return d/'node_modules'/'onnxruntime-web'/'dist'
 
 
 @pytest.fixture(scope='module')
-def site(tmp_path_factory, serve):
-    "The address of the page on a file server: its own HTML in a minimal frame"
+def site(tmp_path_factory, serve, runtime):
+    "The address of a file server with the page to draw on and each part on a page of its own"
     d = tmp_path_factory.mktemp('site')
-    _, header, body = (ROOT/'nbs'/'demo.qmd').read_text().split('---\n', 2)
-    head = '\n'.join(line.strip() for line in header.splitlines() if line.strip().startswith(('<link', '<script')))
-    html = ''.join(re.findall(r'```\{=html\}\n(.*?)```', body, re.S))
-    (d/'demo.html').write_text(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Draw a digit</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f'{head}<style>{THEMES}</style></head><body><main>{html}</main></body></html>')
-    shutil.copytree(DEMO, d/'demo')
-    subprocess.run([sys.executable, ROOT/'nbs'/'site'/'_demo.py'], cwd=d, check=True) # As Quarto does
-    return f'{serve(d)}/demo.html'
+    build(d, runtime)
+    return serve(d)
 
 
 @pytest.fixture
-def new_page(browser, runtime):
-    "A function that makes an empty page; files of the network come from the npm package, and some may be refused"
+def opened(browser, site, runtime):
+    """A function that opens a page and waits until the network is there. Addresses that match `refuse` cannot be reached, those that
+    match `forged` hold another script; the CDN serves the files of npm's package. `page.asked` lists what the page asks for."""
     pages = []
 
-    def answer(route):
-        name = route.request.url.removeprefix(RUNTIME)
-        kind = 'application/wasm' if name.endswith('wasm') else 'text/javascript'
-        route.fulfill(body=runtime[name], content_type=kind, headers={'Access-Control-Allow-Origin': '*'})
+    def cdn(route):
+        file = runtime/route.request.url.rsplit('/', 1)[1]
+        route.fulfill(path=file, headers={'Access-Control-Allow-Origin': '*'})
 
-    def make(refuse=None, **options):
-        page = browser.new_page(**options)
-        page.errors = []
+    def open_(name='demo', ready='[data-ready]', refuse=None, forged=None, motion='reduce', **options):
+        page = browser.new_page(reduced_motion=motion, **options)
+        pages.append(page)
+        page.errors, page.asked = [], []
         page.on('console', lambda m: page.errors.append(m.text) if m.type == 'error' else None)
         page.on('pageerror', lambda e: page.errors.append(str(e)))
-        page.route(RUNTIME+'**', answer)
+        page.on('request', lambda r: page.asked.append(r.url))
+        page.route(CDN+'**', cdn)
         if refuse:
-            page.route(refuse, lambda route: route.abort())
-        pages.append(page)
+            page.route(re.compile(refuse), lambda route: route.abort())
+        if forged:
+            page.route(forged, lambda route: route.fulfill(body='document.title = "stolen"', content_type='text/javascript'))
+        page.goto(f'{site}/{name}.html')
+        if ready:
+            page.wait_for_selector(ready)
         return page
-    yield make
+    yield open_
     for page in pages:
         page.close()
-
-
-@pytest.fixture
-def opened(new_page, site):
-    "A function that opens the page"
-    def open_(ready=True, refuse=None, motion='reduce', **options):
-        page = new_page(refuse, reduced_motion=motion, **options)
-        page.goto(site)
-        if ready:
-            page.wait_for_selector('body[data-ready]')
-        return page
-    return open_
 
 
 def draw(page, digit):
@@ -171,9 +144,9 @@ def draw(page, digit):
 def answer(page, digit):
     "The prediction, once all that was drawn has been read; `digit` is what to wait for"
     page.evaluate('() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))')
-    page.wait_for_function('d => !document.body.dataset.reading && document.getElementById("answer").textContent === d',
+    page.wait_for_function('d => !document.querySelector("[data-reading]") && document.querySelector(".read").textContent === d',
                            arg=digit, timeout=10_000)
-    return page.inner_text('#answer')
+    return page.inner_text('.read')
 
 
 def shows(page, selector, text):
@@ -184,7 +157,7 @@ def shows(page, selector, text):
 
 def seen(page):
     "The image that the network sees according to the page, [28,28]"
-    values = page.evaluate('() => [...document.getElementById("seen").getContext("2d").getImageData(0,0,28,28).data]')
+    values = page.evaluate('() => [...document.querySelector(".seen").getContext("2d").getImageData(0,0,28,28).data]')
     return torch.tensor(values).view(28, 28, 4)[..., 0]
 
 
@@ -192,13 +165,13 @@ def seen(page):
 def test_ten_digits_are_drawn_and_read(opened, net):
     page = opened()
     for digit in STROKES:
-        page.click('#drawing .clear')
+        page.click('.paper .clear')
         answer(page, '–')
         draw(page, digit)
         assert answer(page, digit) == digit
-        shown = [float(t.split()[0]) for t in page.locator('#probs .percent').all_inner_texts()]
+        shown = [float(t.split()[0]) for t in page.locator('.probs .percent').all_inner_texts()]
         image = torch.tensor(page.evaluate(
-            "import('./demo/page.js').then(m => [...m.drawing.image().data])")).view(256, 256, 4)[..., 0]
+            "import('./demo/page.js').then(m => [...m.drawing.canvas.image().data])")).view(256, 256, 4)[..., 0]
         ours = predict(image.to(torch.uint8), net)
         assert ours.digit == int(digit) and max(abs(100*p-q) for p, q in zip(ours.probs.tolist(), shown)) < .2
         top = ours.image.max().item()                              # The page shows the brightest pixel as white
@@ -209,10 +182,10 @@ def test_ten_digits_are_drawn_and_read(opened, net):
 @pytest.mark.slow
 def test_a_letter_is_doubted(opened):
     page = opened()
-    page.evaluate("strokes => import('./demo/page.js').then(m => m.drawing.set(strokes))",
+    page.evaluate("strokes => import('./demo/page.js').then(m => m.drawing.canvas.set(strokes))",
                   [[[40, 220], [128, 30], [216, 220]], [[70, 150], [186, 150]]])
-    page.wait_for_selector('#answer.unsure')
-    assert 'Not sure' in page.inner_text('#status') and page.errors == []
+    page.wait_for_selector('.read.unsure')
+    assert 'Not sure' in page.inner_text('.status') and page.errors == []
 
 
 def test_by_keyboard_alone(opened):
@@ -253,35 +226,44 @@ def test_by_finger_on_a_phone_with_the_palm_on_the_glass(opened):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('refuse', ['**/*.wasm', '**/*.onnx', '**/*.mjs'])
+@pytest.mark.parametrize('refuse', [r'\.wasm$', r'\.onnx$', r'\.mjs$'])
 def test_the_page_says_what_could_not_be_loaded(refuse, opened):
-    page = opened(ready=False, refuse=refuse)
-    page.wait_for_selector('#status.failed')
-    assert 'could not be loaded' in page.inner_text('#status')
+    page = opened(ready=None, refuse=refuse, viewport=dict(width=390, height=800))
+    page.wait_for_selector('.status.failed')
+    assert 'could not be loaded' in page.inner_text('.status')
+    assert page.evaluate('document.documentElement.scrollWidth') <= 390 # However long the address
     draw(page, '3')                                               # Drawing still works
-    page.wait_for_function('() => [...document.getElementById("seen").getContext("2d")'
+    page.wait_for_function('() => [...document.querySelector(".seen").getContext("2d")'
                            '.getImageData(0, 0, 28, 28).data].some((t, i) => i % 4 < 3 && t > 200)')
     page.focus('.drawing')
     page.keyboard.press(' ')
     page.wait_for_timeout(300)
-    assert 'could not be loaded' in page.inner_text('#status') and page.inner_text('#answer') == '–'
+    assert 'could not be loaded' in page.inner_text('.status') and page.inner_text('.read') == '–'
 
 
 @pytest.mark.slow
 def test_a_part_that_cannot_be_loaded_leaves_the_others_alone(opened):
-    page = opened(refuse='**/layers.js')
+    page = opened(refuse='/layers.js')
     draw(page, '3')
     assert answer(page, '3') == '3'
     shows(page, '#inside .failed', 'could not be loaded')
-    shows(page, '#preparation .stages-answer', 'With all five steps: 3, with ')
+    shows(page, '#preparation .stages-answer', 'With all five steps: 3 (')
 
 
 @pytest.mark.slow
-def test_a_file_that_was_replaced_does_not_run(opened, runtime, monkeypatch):
-    monkeypatch.setitem(runtime, 'ort.wasm.bundle.min.mjs', b'document.title = "stolen"')
-    page = opened(ready=False)
-    page.wait_for_selector('#status.failed')
+def test_a_file_that_was_replaced_does_not_run(opened):
+    page = opened(ready=None, forged='**/ort.wasm.bundle.min.mjs')
+    page.wait_for_selector('.status.failed')
     assert page.title() == 'Draw a digit'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('refuse', [None, '/demo/ort'])
+def test_the_runtime_comes_with_the_site_and_else_from_a_cdn(refuse, opened):
+    page = opened('digit', refuse=refuse)
+    assert answer(page, '5') == '5'
+    assert any(url.startswith(CDN) for url in page.asked) == bool(refuse)
+    assert bool(page.errors) == bool(refuse)
 
 
 # --- from pixels to answer --------------------------------------------------------------------------------------
@@ -364,7 +346,7 @@ def check_fields(net, image, places, found):
 def seen_exactly(page):
     "The image that the network sees, [28,28] uint8"
     values = page.evaluate("""async () => [...(await (await import('./demo/network.js')).prepare(
-        (await import('./demo/page.js')).drawing.image())).image]""")
+        (await import('./demo/page.js')).drawing.canvas.image())).image]""")
     return torch.tensor(values, dtype=torch.uint8).view(28, 28)
 
 
@@ -446,10 +428,10 @@ def test_each_step_has_an_example_that_fails_without_it(opened):
         item = page.locator(f'[data-stage={name}]')
         item.locator('.example').click()
         assert answer(page, str(digit)) == str(digit)
-        shows(page, '.stages-answer', f'With all five steps: {digit}, with ')
+        shows(page, '.stages-answer', f'With all five steps: {digit} (')
         item.locator('input').uncheck()
         page.wait_for_function('d => document.querySelector(".stages-answer").textContent.startsWith("Without") '
-                               '&& document.getElementById("answer").textContent !== d', arg=str(digit))
+                               '&& document.querySelector(".read").textContent !== d', arg=str(digit))
         item.locator('input').check()
         assert answer(page, str(digit)) == str(digit)
     assert page.errors == []
@@ -460,11 +442,11 @@ def test_each_step_has_an_example_that_fails_without_it(opened):
 @pytest.mark.slow
 def test_it_opens_with_a_digit_that_draws_itself_until_the_reader_draws(opened):
     page = opened(motion='no-preference')
-    points = "import('./demo/page.js').then(m => m.drawing.strokes.flat().length)"
+    points = "import('./demo/page.js').then(m => m.drawing.canvas.strokes.flat().length)"
     assert answer(page, '5') == '5'
     draw(page, '1')
     assert answer(page, '1') == '1' and page.evaluate(points) <= len(sum(STROKES['1'], []))+1
-    page.click('#another')
+    page.click('.another')
     page.wait_for_function(points+'.then(n => n > 5)')
     page.focus('.drawing')
     page.keyboard.press(' ')                                      # By a key, too
@@ -479,13 +461,13 @@ def test_the_visitor_s_drawing_can_be_distorted(opened):
     page.evaluate("document.getElementById('augment').scrollIntoView()")
     page.wait_for_selector('#augment .digits button')
     assert mine.count() == 0
-    page.evaluate("document.getElementById('drawing').scrollIntoView()")
-    page.click('#drawing .clear')
+    page.evaluate("document.querySelector('.paper').scrollIntoView()")
+    page.click('.paper .clear')
     draw(page, '4')
     answer(page, '4')
     page.evaluate("document.getElementById('augment').scrollIntoView()")
     mine.click()
-    page.wait_for_selector('#augment .says:has-text("4, with")')
+    page.wait_for_selector('#augment .says:has-text("4 (")')
     assert not page.errors
 
 
@@ -507,17 +489,24 @@ FAINT = """() => { // Texts with a contrast below 4.5, as the Web Content Access
   return faint }"""
 
 
+def check_legible(page):
+    "Texts in both themes, on a desktop and on a phone, where nothing is too wide either"
+    for width, scheme in product((1280, 390), ('light', 'dark')):
+        page.set_viewport_size(dict(width=width, height=900))
+        page.evaluate('theme => { document.documentElement.dataset.bsTheme = theme }', scheme)
+        page.emulate_media(color_scheme=scheme)
+        page.evaluate('() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))')
+        assert page.evaluate(FAINT) == [] and page.evaluate('document.documentElement.scrollWidth') <= width, (width, scheme)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('width', [1280, 390])
-@pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_every_part_is_legible_and_fits(width, scheme, opened):
-    page = opened(viewport=dict(width=width, height=900), color_scheme=scheme)
+def test_the_page_is_legible_and_fits(opened):
+    page = opened()
     draw(page, '4')
     answer(page, '4')
     page.click('#quiz .pad button >> nth=0')
     page.wait_for_selector('#quiz .next:visible')
     for layer, k in dict(conv1=4, conv3=5, pool2=6, fc1=17, fc2=4).items():
         open_map(page, layer, k)
-        assert page.evaluate(FAINT) == [], layer
-        assert page.evaluate('() => document.documentElement.scrollWidth') <= width, layer
+        check_legible(page)
     assert page.errors == []

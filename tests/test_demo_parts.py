@@ -1,4 +1,4 @@
-"""The sections below the drawing: the quiz, augmentation by hand, and the check of the test set, in a real browser."""
+"""The parts of the page to draw on, each where it stands alone and below the drawing, in a real browser."""
 import gzip
 import inspect
 import json
@@ -9,10 +9,14 @@ import pytest
 import torch
 from conftest import idx_bytes
 from new_weights import COLUMNS, HEAD, MODULE, NETWORK, ROOT, SPRITE, make_all, measured
+from pages import PARTS, STILLS
 from PIL import Image
-from test_demo import new_page, node, opened, runtime, site # noqa: F401 (fixtures)
+from test_demo import ( # noqa: F401 (fixtures)
+    answer, check_legible, draw, explained, node, open_map, opened, runtime, shows, site)
 
 from s5_mnist.augment import random_elastic
+from s5_mnist.inference import export_onnx
+from s5_mnist.model import Net
 from s5_mnist.runs import load_pretrained, pretrained_report
 from s5_mnist.typicality import load_typicality_head
 
@@ -101,7 +105,7 @@ def test_one_question_by_keyboard(opened, tiles, mnist): # noqa: F811
     page.keyboard.press(str(row['label']))
     said = page.locator('.verdict:not(:empty)').inner_text()
     digit, prob = (t.item() for t in measured(load_pretrained(), mnist.test_x[[row['index']]]))
-    assert f'network says {digit}, ' in said
+    assert f'network says {digit} (' in said
     assert float(re.search(r'([\d.]+) %', said)[1]) == pytest.approx(100*prob, abs=.06)
     assert ('Five people' in page.inner_text('.votes')) == ('votes' in row)
     assert page.inner_text('.score') == f'You 1 of 1, the network {int(digit == row["label"])} of 1.'
@@ -133,7 +137,7 @@ def test_a_whole_quiz(opened, tiles, mnist): # noqa: F811
 
 @pytest.mark.slow
 def test_parts_without_the_network(opened, mnist, tmp_path): # noqa: F811
-    page = opened(ready=False, refuse='**/*.onnx')
+    page = opened(ready=None, refuse=r'\.onnx$')
     page.click('.pad button >> nth=0')
     page.wait_for_selector('#quiz >> text=The network could not be loaded')
     page.wait_for_selector('#augment .says.failed')
@@ -148,13 +152,13 @@ def test_parts_without_the_network(opened, mnist, tmp_path): # noqa: F811
 
 def test_a_turned_digit_is_read_as_torch_says(opened, mnist): # noqa: F811
     page = opened()
-    page.wait_for_selector('.bars .best')
+    page.wait_for_selector('#augment .probs .best')
     three = next(x for x, y in zip(mnist.test_x, mnist.test_y) if y == 3)
-    assert page.get_attribute('.digits [aria-pressed=true]', 'title') == '3'
+    assert page.get_attribute('#augment .digits [aria-pressed=true]', 'title') == '3'
     assert tile(page, '.pair canvas:last-child').equal(three)
     page.locator('#augment-angle').fill('60')
     page.wait_for_timeout(500)
-    shown = [float(t.split()[0]) for t in page.locator('.bars .percent').all_inner_texts()]
+    shown = [float(t.split()[0]) for t in page.locator('#augment .probs .percent').all_inner_texts()]
     x = three[None, None]/255
     angle = torch.tensor(-60.).deg2rad()
     maps = torch.tensor([[[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0]]])
@@ -215,9 +219,6 @@ def test_the_browser_counts_what_the_package_counts(opened, mnist, tmp_path): # 
     assert page.errors == []
 
 
-# --- on a phone, and in both themes
-
-
 @pytest.mark.slow
 def test_scoring_can_be_stopped_and_started_again(opened, mnist, tmp_path): # noqa: F811
     page = opened()
@@ -229,3 +230,133 @@ def test_scoring_can_be_stopped_and_started_again(opened, mnist, tmp_path): # no
         page.click(f'#check >> text={button}')
     page.wait_for_selector('#check >> text=Scoring')
     assert page.errors == []
+
+
+# --- on any page
+
+def test_every_part_has_a_small_picture():
+    for name in PARTS:
+        file = STILLS/f'{name}.png'
+        assert file.stat().st_size < 60_000 and Image.open(file).mode == 'P' and Image.open(file).width >= 1200, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', PARTS)
+def test_a_part_takes_the_place_of_its_picture(name, opened): # noqa: F811
+    "Legible in both themes, and no wider than a phone"
+    page = opened(name, '[data-live]')
+    assert page.locator('.s5-part img').count() == 0 and page.locator('.part :is(button, input, canvas)').count() > 3
+    check_legible(page)
+    nameless = """() => [...document.querySelectorAll('.part :is(button, input, canvas)')].filter(e => e.checkVisibility() && !e.closest('[aria-hidden=true]') &&
+        !(e.ariaLabel || e.innerText || e.labels?.[0]?.innerText || e.querySelector?.('[aria-label]'))).map(e => e.outerHTML)"""
+    assert page.evaluate(nameless) == [] and page.errors == []
+
+
+@pytest.mark.slow
+def test_a_part_that_fails_leaves_its_picture(opened): # noqa: F811
+    page = opened('kernel', '.failed', refuse='/kernel.js', viewport=dict(width=390, height=800))
+    assert page.is_visible('.s5-part img') and 'could not be brought to life' in page.inner_text('.failed')
+    assert page.evaluate('document.documentElement.scrollWidth') <= 390
+
+
+@pytest.mark.slow
+def test_the_front_page_says_what_was_drawn(opened): # noqa: F811
+    page = opened('digit', motion='no-preference')
+    assert answer(page, '5') == '5'
+    shows(page, '.status', 'This is a 5 (')
+    draw(page, '8')
+    assert answer(page, '8') == '8'
+    shows(page, '.status', 'You drew an 8 (')
+    assert not page.is_visible('#layer-panel')
+    page.click('#tab-fc2')
+    shows(page, '#layer-panel h3', 'Digit 8: logit ')
+    assert page.errors == []
+
+
+@pytest.mark.parametrize('name, choice', [('kernel', 'Top edges'), ('kernel', 'Filter 5 of conv1')])
+def test_a_filter_slides_as_conv2d_does(name, choice, opened, mnist): # noqa: F811
+    "Each number shown, and the colours of the map; by buttons, by key, and without ONNX Runtime"
+    page, x = opened(name, '[data-live]'), mnist.test_x[:1, None]/255 # A 7
+    if choice.startswith('Filter'):
+        page.click('text=The 32 filters')
+        net = load_pretrained()
+        image, weight, bias = (x-.1307)/.3081, net.conv1.weight[5:6].detach(), net.conv1.bias[5:6].detach()
+    else:
+        image, weight, bias = x, torch.tensor([-1., -1, -1, 0, 0, 0, 1, 1, 1]).view(1, 1, 3, 3), torch.zeros(1)
+    page.click(f'[aria-label="{choice}"]')
+    assert page.get_attribute(f'[aria-label="{choice}"]', 'aria-pressed') == 'true'
+    sums = torch.nn.functional.conv2d(image, weight, bias)[0, 0]
+    page.click('text=Clear')
+
+    def check(row, column):
+        page.wait_for_function('text => document.querySelector(".sum").innerText.startsWith(text)', arg=f'Row {row}, column {column}:')
+        number = lambda text: float(text.replace('−', '-').rstrip('.'))
+        blocks = [torch.tensor([number(t) for t in block.locator('span').all_inner_texts()]) for block in page.locator('.block').all()]
+        patch = image[0, 0, row:row+3, column:column+3].flatten()
+        for ours, shown in zip((patch, weight.flatten(), patch*weight.flatten()), blocks, strict=True):
+            assert (ours-shown).abs().max() < .0051
+        shown = re.findall(r'[−\d.]*\d', page.inner_text('.sum'))[-1]
+        assert abs(number(shown)-sums[row, column]) < .0051
+    check(0, 0)
+    page.click('text=Step')
+    check(0, 1)
+    page.focus('.sums canvas')
+    for key in ['ArrowDown']*18+['ArrowRight']*11:
+        page.keyboard.press(key)
+    check(18, 12)
+    page.focus('.sheet .cells canvas')
+    page.keyboard.press('ArrowLeft')
+    check(18, 11)
+    page.click('text=Play')
+    page.wait_for_function('document.querySelector(".sum").innerText.startsWith("Row 19")')
+    page.click('text=Pause')
+    page.click('text=Whole map')
+    colours = torch.tensor(page.evaluate("""() => { const c = document.querySelector('.sums canvas')
+        return [...c.getContext('2d').getImageData(0, 0, 26, 26).data] }""")).view(26, 26, 4).float()
+    red, blue = colours[..., 0], colours[..., 2]
+    assert (colours[..., 3] == 255).all()
+    assert (torch.where(red > blue, red, -blue)/255-sums/sums.abs().max()).abs().max() < .01
+    page.check('text=ReLU')
+    assert not [url for url in page.asked if 'ort' in url.rsplit('/')[-1]] and page.errors == []
+
+
+# --- your own network
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+    "An untrained network, and its files: as s5_export --maps writes it, without maps, with other layers, and no network at all"
+    pytest.importorskip('onnxscript')
+    d = tmp_path_factory.mktemp('exported')
+    torch.manual_seed(1)
+    net, other = Net().eval(), Net().eval()
+    other.fc1, other.fc2 = torch.nn.Linear(4096, 40), torch.nn.Linear(40, 10)
+    export_onnx(net, d/'mine.onnx', maps=True)
+    export_onnx(net, d/'plain.onnx')
+    export_onnx(other, d/'other.onnx', maps=True)
+    (d/'picture.onnx').write_bytes((STILLS/'quiz.png').read_bytes())
+    (d/'empty.onnx').write_bytes(b'')
+    return net, d
+
+
+@pytest.mark.slow
+def test_your_own_network_reads_the_drawing(opened, exported): # noqa: F811
+    page, (net, files) = opened(), exported
+    draw(page, '2')
+    answer(page, '2')
+    pixels = torch.tensor(page.evaluate("""async () => [...(await (await import('./demo/network.js')).prepare(
+        (await import('./demo/page.js')).drawing.canvas.image())).image]""")).view(1, 1, 28, 28)
+    page.set_input_files('#own-file', files/'mine.onnx')
+    shows(page, '#own [role=status]', 'mine.onnx reads your drawing')
+    with torch.no_grad():
+        x = (pixels/255-.1307)/.3081
+        conv3, logits = net.features(x)[2][0].relu(), net(x)[0]
+    assert answer(page, str(logits.argmax().item()))
+    open_map(page, 'conv3', 100)
+    got = explained(page)
+    assert abs(got['value']-conv3[100, got['y'], got['x']]) < 1e-3 and got['value'] > 0
+    for name, message in dict(plain='--maps', other='40×4096', picture='s5_export', empty='s5_export').items():
+        page.set_input_files('#own-file', files/f'{name}.onnx')
+        shows(page, '#own .failed', f'{name}.onnx cannot be used')
+        assert message in page.inner_text('#own .failed')
+    page.click('text=Back to the built-in network')
+    assert answer(page, '2') == '2' and page.errors == []

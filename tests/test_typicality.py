@@ -6,7 +6,7 @@ from conftest import STROKES
 from drawings import drawn
 from PIL import Image, ImageDraw
 
-from s5_mnist.digits import generate_digits
+from s5_mnist.digits import generate_digits, printed_digits
 from s5_mnist.inference import predict
 from s5_mnist.model import Net
 from s5_mnist.runs import load_pretrained
@@ -24,7 +24,7 @@ def paste(*digits):
 
 def test_typicality_is_a_share():
     net, head = load_pretrained(), load_typicality_head()
-    x = generate_digits(200, seed=3)[0]
+    x = printed_digits(200, seed=3)[0]
     found = measure_typicality(net, head, x)
     assert found.shape == (200,) and 0 <= found.min() and found.max() <= 1 and (found < TYPICAL).sum() < 10
     assert found.equal(torch.cat([measure_typicality(net, head, x[:1]), measure_typicality(net, head, x[1:])]))

@@ -1,10 +1,12 @@
 """Seeds, pictures and calibration."""
 import random
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 from s5_mnist.utils import (calibration_bins, calibration_error, plot_accuracy_by, plot_accuracy_metrics, plot_confusion,
                             plot_mistakes, plot_reliability, plot_samples, set_seed, wilson_interval)
@@ -32,13 +34,35 @@ def test_fewer_images_leave_gaps(small):
     assert [bool(a.images) for a in fig.axes] == [True]*5+[False]*7 and not any(a.axison for a in fig.axes)
 
 
-def test_curves_have_titles_units_and_the_values_that_were_passed():
+def test_what_is_compared_stands_in_one_panel():
     fig = plot_accuracy_metrics([2, 1.], [50, 90.], [1.5, .5], [60, 95.])
-    assert [a.get_title() for a in fig.axes] == ['Training loss', 'Training accuracy', 'Test loss', 'Test accuracy']
-    assert [a.get_ylabel() for a in fig.axes] == ['loss (nats)', 'accuracy (%)']*2
+    assert [a.get_ylabel() for a in fig.axes] == ['loss (nats)', 'accuracy (%)']
     assert all(a.get_xlabel() == 'epoch' for a in fig.axes)
-    assert [a.lines[0].get_ydata().tolist() for a in fig.axes] == [[2, 1], [50, 90], [1.5, .5], [60, 95]]
-    assert [a.texts[0].get_text() for a in fig.axes] == ['1.0000', '90.00 %', '0.5000', '95.00 %']
+    assert [[line.get_ydata().tolist() for line in a.lines] for a in fig.axes] == [[[2, 1], [1.5, .5]], [[50, 90], [60, 95]]]
+    assert [[t.get_text() for t in a.get_legend().get_texts()] for a in fig.axes] == [
+        ['training: 1.0000', 'test: 0.5000'], ['training: 90.00 %', 'test: 95.00 %']]
+
+
+def relative_luminance(colour):
+    "As the Web Content Accessibility Guidelines define it"
+    rgb = [c/12.92 if c <= .03928 else ((c+.055)/1.055)**2.4 for c in matplotlib.colors.to_rgb(colour)]
+    return .2126*rgb[0]+.7152*rgb[1]+.0722*rgb[2]
+
+
+@pytest.mark.parametrize('style', [{}, str(ROOT/'nbs'/'site'/'figures.mplstyle')], ids=['default', 'site'])
+def test_words_can_be_read_on_a_white_page_and_with_the_site_s_style_on_a_dark_one(style, small):
+    counts, labels = torch.full((10, 10), 3), small.train_y[:20]
+    probs = torch.eye(10)[(labels+1) % 10]
+    with plt.style.context(style):
+        figures = [plot_samples(small.train_x[:12], labels), plot_accuracy_metrics([1], [50], [2], [60]), plot_confusion(counts),
+                   plot_mistakes(small.train_x[:20], labels, probs), plot_reliability(probs, labels), plot_accuracy_by(dict(a=(1, 2)))]
+        for fig in figures:
+            fig.canvas.draw()
+            for t in fig.findobj(matplotlib.text.Text):
+                on_image = any(t.axes is a and a.images and t in a.texts for a in fig.axes)
+                if t.get_text() and t.get_visible() and not (on_image and t.get_color() == 'black'):
+                    shade = relative_luminance(t.get_color())
+                    assert 1.05/(shade+.05) > 4 and (not style or (shade+.05)/.06 > 3.5), (t.get_text(), t.get_color())
 
 
 def test_figures_go_where_they_are_told(small):
@@ -67,7 +91,7 @@ def test_the_most_confident_mistakes_come_first(small):
     probs = probabilities(labels, [1, 7, 8, 9], [.9, .5, .9, .7])
     fig = plot_mistakes(small.train_x[:4], labels, probs, max_images=2)
     titles = [a.get_title() for a in fig.axes if a.get_title()]
-    assert titles == ['no. 2: 3 read as 8\n(91.0 %)', 'no. 3: 4 read as 9\n(73.0 %)']
+    assert titles == ['3 read as 8\n91.0 %, no. 2', '4 read as 9\n73.0 %, no. 3']
     assert fig._suptitle.get_text() == '3 of 4 images misread: the 2 most confident'
     assert plot_mistakes(small.train_x[:1], labels[:1], probs[:1])._suptitle.get_text() == '0 of 1 images misread'
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from conftest import ROOT, STROKES
 from drawings import apart
-from test_demo import THEMES, draw
+from pages import THEMES
+from test_demo import draw
 
 from s5_mnist import widget
 from s5_mnist.preprocessing import preprocess
@@ -168,7 +169,7 @@ def test_the_drawing_in_the_browser_is_that_of_python(opened):
         says(page, 'Draw a digit.')
         draw(page, digit)
         page.wait_for_timeout(400)                                # The last message
-        assert says(page, f'{digit}, with ') == canvas.widget.answer['text']
+        assert says(page, f'{digit} (') == canvas.widget.answer['text']
         assert canvas.prediction.digit == int(digit) and page.inner_text('.view span') == digit
         ours = np.asarray(canvas.image)
         theirs = page.evaluate('strokes => [...module.pictureOf(strokes).data]', canvas.strokes) # What the page reads
@@ -190,7 +191,7 @@ def test_undo_keyboard_and_the_number_of_messages(opened):
     for _ in range(16):
         page.keyboard.press('ArrowDown')
     page.keyboard.press(' ')
-    says(page, '1, with ')
+    says(page, '1 (')
     now = '() => [performance.now(), model.sent.length]'
     start, before = page.evaluate(now)
     draw(page, '3')                                               # More than forty moves
@@ -198,7 +199,7 @@ def test_undo_keyboard_and_the_number_of_messages(opened):
     end, after = page.evaluate(now)
     assert len(canvas.strokes) == 2 and 1 <= after-before <= 1+(end-start)/100 # Ten messages a second at most
     page.click('.undo')
-    says(page, '1, with ')
+    says(page, '1 (')
     page.click('.undo')
     says(page, 'Draw a digit.')
     assert canvas.strokes == [] and canvas.image is None and page.errors == []
@@ -209,10 +210,10 @@ def test_what_python_and_other_views_draw_is_shown(opened):
     canvas = DrawDigit()
     canvas.strokes = STROKES['5']
     page = opened(canvas, views=2)
-    assert says(page, '5, with ') and (picture(page) < 128).sum() > 1000
+    assert says(page, '5 (') and (picture(page) < 128).sum() > 1000
     page.evaluate('strokes => model.set("strokes", strokes)', STROKES['7'])
     page.wait_for_timeout(300)
-    says(page, '7, with ')
+    says(page, '7 (')
     assert abs(picture(page)-np.asarray(draw_strokes(STROKES['7'])).astype(float)).mean() < 1
     page.locator('.clear').nth(1).click()                         # In the second view
     says(page, 'Draw a digit.')

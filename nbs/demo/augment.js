@@ -1,10 +1,10 @@
 // Augmentation by hand: a digit, a slider for each amount that training draws at random, and what the network makes of the
 // result. The sliders go far beyond the range of training, which is marked on each.
-import { EXAMPLES, MISREAD, READ } from './images.js'
-import { loadTiles } from './tiles.js'
 import { TRAINING, distort, randomPoints } from './elastic.js'
-import { probabilities } from './network.js'
-import { button, element, paint, percent, tileCanvas } from './dom.js'
+import { chances } from './chances.js'
+import { loadNetwork, probabilities } from './network.js'
+import { makePicker } from './picker.js'
+import { button, element, paint, percent, styles, tileCanvas } from './dom.js'
 
 const QUIET = 400 // ms without a change before the reading is spoken
 
@@ -65,13 +65,10 @@ export function mountAugment(place, network) {
     reset() { view.set(() => 0); changed() },
     draw() { view.set(({ range: [low, high] }) => low + (high - low) * Math.random()); bend() },
   })
-  loadTiles()
-    .then(tiles => {
-      EXAMPLES.forEach(({ label }, i) => view.offer(tiles[MISREAD.length + READ.length + i], `${label}`))
-      view.pick('3')
-    })
-    .catch(error => view.failed(`The digits could not be shown: ${error.message}.`))
-  return { offer: drawing => view.offer(drawing, 'your drawing') }
+  const loaded = view.digits.load().then(() => view.digits.pick('3'))
+    .catch(error => { view.failed(`The digits could not be shown: ${error.message}.`); throw error })
+  loaded.catch(() => {}) // Said
+  return { loaded, offer: drawing => view.digits.offer(drawing, 'your drawing') }
 }
 
 // --- what is shown
@@ -103,37 +100,23 @@ function slider(settings, changed) {
   return { row, name, settings, get: () => Number(input.value), set(v) { input.value = v; update() } }
 }
 
-function bars() {
-  const rows = Array.from({ length: 10 }, (_, digit) => {
-    const meter = element('meter', { min: 0, max: 1, 'aria-label': `Probability of ${digit}` })
-    const text = element('span', { className: 'percent' })
-    return { meter, text, row: element('li', {}, element('span', {}, `${digit}`), meter, text) }
-  })
-  return {
-    list: element('ul', { className: 'bars', 'aria-label': 'Probability of each digit' }, ...rows.map(({ row }) => row)),
-    show(probs, best) {
-      rows.forEach(({ meter, text, row }, digit) => {
-        meter.value = probs[digit]
-        text.textContent = percent(probs[digit])
-        row.classList.toggle('best', digit === best)
-      })
-    },
-  }
-}
-
 function build(place) {
   let act, timer, label = ''
   const sliders = SLIDERS.map(settings => slider(settings, () => act.changed()))
-  const digits = element('div', { className: 'digits', role: 'group', 'aria-label': 'Digit' })
+  const digits = makePicker((image, title) => {
+    label = title
+    paint(before, image)
+    act.choose(image)
+  })
   const [before, after] = ['The digit before', 'The digit as the network sees it']
     .map(text => tileCanvas(new Float32Array(784), text))
   const status = element('p', { role: 'status', 'aria-live': 'polite', className: 'visually-hidden' })
   const says = element('p', { className: 'says' }, 'The network is loading …')
-  const probs = bars()
+  const probs = chances()
   place.replaceChildren(
     element('p', {}, 'The coloured part of each slider is the range that training draws from. Go beyond ' +
       'it and see where the network breaks.'),
-    digits,
+    digits.row,
     element('div', { className: 'columns' },
       element('div', { className: 'sliders' }, ...sliders.map(({ row }) => row),
         element('p', { className: 'buttons' }, button('Draw as in training', () => act.draw()),
@@ -142,24 +125,9 @@ function build(place) {
         element('div', { className: 'pair' }, before, element('span', { 'aria-hidden': 'true' }, '→'), after), says, status),
       probs.list))
 
-  const named = title => [...digits.children].find(other => other.title === title)
-  function choose(chosen, image) {
-    label = chosen.title
-    for (const other of digits.children) other.setAttribute('aria-pressed', other === chosen)
-    paint(before, image)
-    act.choose(image)
-  }
   return {
+    digits,
     on(actions) { act = actions },
-    offer(image, title) { // A button with the picture; the same title again replaces it
-      const old = named(title)
-      const made = element('button', { type: 'button', title, 'aria-pressed': 'false' }, tileCanvas(image, title))
-      made.addEventListener('click', () => choose(made, image))
-      if (old) old.replaceWith(made)
-      else digits.append(made)
-      if (old?.getAttribute('aria-pressed') === 'true') choose(made, image)
-    },
-    pick: title => named(title).click(),
     values: () => Object.fromEntries(sliders.map(({ name, get }) => [name, get()])),
     set(value) { for (const { set, settings } of sliders) set(value(settings)) },
     picture(seen) { paint(after, seen) },
@@ -167,7 +135,7 @@ function build(place) {
       const best = found.indexOf(Math.max(...found))
       const doubt = score < 0 ? 'Not sure this is a digit. If it is: ' : '' // 199 digits in 200 score higher
       const wrong = /\d/.test(label) && best !== Number(label) ? 'Misread: ' : ''
-      says.textContent = `${doubt || wrong}${best}, with ${percent(found[best])}.`
+      says.textContent = `${doubt || wrong}${best} (${percent(found[best])} sure)`
       probs.show(found, best)
       clearTimeout(timer)
       timer = setTimeout(() => { status.textContent = says.textContent }, QUIET)
@@ -177,4 +145,9 @@ function build(place) {
       says.classList.add('failed')
     },
   }
+}
+
+export async function mount(place) { // On a page of its own
+  await styles('augment.css')
+  await mountAugment(place, loadNetwork()).loaded
 }

@@ -10,6 +10,15 @@ export function element(tag, properties = {}, ...children) { // A property such 
   return made
 }
 
+// Load style sheets of this folder, each once a page; the promise waits for them, and a missing one is no reason to stop
+const sheets = new Map()
+export const styles = (...names) => Promise.all(names.map(name => {
+  if (!sheets.has(name)) sheets.set(name, new Promise(done => {
+    document.head.append(element('link', { rel: 'stylesheet', href: new URL(name, import.meta.url).href, onload: done, onerror: done }))
+  }))
+  return sheets.get(name)
+}))
+
 export const button = (label, onclick, more = {}) => element('button', { type: 'button', onclick, ...more }, label)
 
 export const percent = p => `${(100 * p).toFixed(1)} %`

@@ -3,7 +3,8 @@
 const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }
 
 // `onMove(cell, byKey)` says which cell is pointed at (null: none any more), `onChoose(cell)` which one is clicked or entered. Cells
-// are numbered row by row. Returns { canvas, layout(rows, columns, count), mark(cell), label(text) }.
+// are numbered row by row. Returns { canvas, layout(rows, columns, count), mark(cell, span), label(text) }; a mark of span 3
+// reaches to the cells around.
 export function mountGrid(place, { onMove = () => {}, onChoose }) {
   place.classList.add('cells')
   place.innerHTML = '<canvas tabindex="0" role="application"></canvas><div class="cell-mark" hidden></div>'
@@ -35,12 +36,13 @@ export function mountGrid(place, { onMove = () => {}, onChoose }) {
     event.preventDefault()
   })
 
-  function mark(cell) {
+  function mark(cell, span = 1) {
     marked = cell
     box.hidden = cell === null
     if (cell === null) return
-    Object.assign(box.style, { width: `${100 / columns}%`, height: `${100 / rows}%`,
-                               left: `${cell % columns * 100 / columns}%`, top: `${Math.floor(cell / columns) * 100 / rows}%` })
+    const [y, x] = [Math.floor(cell / columns), cell % columns].map(t => t - (span - 1) / 2)
+    const percent = (t, of) => `${100 * t / of}%`
+    Object.assign(box.style, { width: percent(span, columns), height: percent(span, rows), left: percent(x, columns), top: percent(y, rows) })
   }
   return {
     canvas, mark,

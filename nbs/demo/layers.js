@@ -1,16 +1,19 @@
 // The row of layers, one click deeper each time: a layer, one of its maps, one of its values and how that is computed.
+import { SHEETS, mountDrawing } from './drawing.js'
+import { element, styles } from './dom.js'
 import { LAYERS, allValues, explain, fieldOf, layerOf } from './explain.js'
 import { mountGrid } from './grid.js'
+import { loadNetwork } from './network.js'
 import { number, showBoard, showImage } from './pictures.js'
 import { explanation } from './value.js'
 
 const ABOUT = {
   image: `What the network is given: 28×28 pixels. From each pixel it first subtracts 0.1307, the mean of MNIST’s training images,
     and divides the difference by their standard deviation, 0.3081.`,
-  conv1: `Each of the 32 maps has a kernel of 3×3 weights that slides over the image. At each place the nine pixels are multiplied
-    by the nine weights and added up. The map is bright where the image resembles the kernel: along an edge, or at the end of a
+  conv1: `Each of the 32 maps has a filter of 3×3 weights that slides over the image. At each position the nine pixels are multiplied
+    by the nine weights and added up. The map is bright where the image resembles the filter: along an edge, or at the end of a
     stroke. Sums below zero become zero, which is called ReLU.`,
-  conv2: `Each of the 64 maps looks at all 32 maps of conv1, through a kernel of its own for each of them, and adds up the results.`,
+  conv2: `Each of the 64 maps looks at all 32 maps of conv1, through 3×3 weights of its own for each of them, and adds up the results.`,
   pool1: `Pooling keeps the largest of each 2×2 values, so that the maps are half as wide and half as high. They no longer tell
     exactly where something was found, only roughly: a digit may be drawn a little to the side. (The network pools before ReLU.
     The result is the same.)`,
@@ -29,13 +32,14 @@ const sizeOf = ({ name, maps, size }) =>
 
 const HTML = `
   <div class="layer-row" role="tablist" aria-label="Layers of the network">${LAYERS.map(layer => `
-    <button type="button" role="tab" id="tab-${layer.name}" aria-controls="layer" data-layer="${layer.name}">
+    <button type="button" role="tab" id="tab-${layer.name}" aria-controls="layer-panel" data-layer="${layer.name}">
       <canvas aria-hidden="true"></canvas><b>${layer.name}</b><small>${sizeOf(layer)}</small></button>`).join('')}
   </div>
-  <div id="layer" role="tabpanel">
+  <p class="hint closed-hint">Choose a layer to look inside it.</p>
+  <div id="layer-panel" role="tabpanel">
     <p class="about"></p>
     <div class="board"></div>
-    <p class="digits" aria-hidden="true">${[...'0123456789'].map(d => `<span>${d}</span>`).join('')}</p>
+    <p class="logits" aria-hidden="true">${[...'0123456789'].map(d => `<span>${d}</span>`).join('')}</p>
     <p class="hint board-hint"></p>
     <div class="closer" hidden>
       <h3></h3>
@@ -50,15 +54,16 @@ const HTML = `
   </div>
   <p class="layer-spoken visually-hidden" role="status" aria-live="polite"></p>`
 
-// Returns { show(shown, weights) }; `shown` is { pixels, found, probs } of the drawing, or null if there is nothing to show
-export function mountLayers(place) {
+// Returns { show(shown) }; `shown` is { pixels, found, probs, weights } of the drawing, or null if there is nothing to show.
+// With `open: false`, only the row is seen until the reader chooses a layer.
+export function mountLayers(place, { open: opened = true } = {}) {
   place.innerHTML = HTML
   const find = selector => place.querySelector(selector)
   const tabs = [...place.querySelectorAll('[role=tab]')]
   let layer = layerOf('conv1'), map = null, cell = 0
   let held = false  // Does the value stay when the pointer moves on?
   let aloud = false // Is the next value to be read to who uses the keyboard?
-  let values = null, weights = null, shown = null, columns = 8
+  let values = null, shown = null, columns = 8
   const say = text => { find('.layer-spoken').textContent = text }
 
   const board = mountGrid(find('.board'), {
@@ -93,6 +98,8 @@ export function mountLayers(place) {
 
   function choose(to, k, at) { // A layer; one of its maps or null; a value in it or null, for the largest
     [layer, map, held] = [to, k, at !== null]
+    find('#layer-panel').hidden = false
+    find('.closed-hint').hidden = true
     if (k !== null && values) cell = at ?? strongest(mapOf(layer, k))
     open()
     if (k !== null && values) say(`${titleOf(k)}. ${find('.closer h4').textContent}`)
@@ -101,10 +108,10 @@ export function mountLayers(place) {
   function open() {
     for (const tab of tabs) {
       const on = tab.dataset.layer === layer.name
-      tab.setAttribute('aria-selected', on)
+      tab.setAttribute('aria-selected', on && !find('#layer-panel').hidden)
       tab.tabIndex = on ? 0 : -1
     }
-    find('#layer').setAttribute('aria-labelledby', `tab-${layer.name}`)
+    find('#layer-panel').setAttribute('aria-labelledby', `tab-${layer.name}`)
     find('.about').textContent = ABOUT[layer.name]
     place.dataset.layer = layer.name
     board.label(`Maps of ${layer.name}, ${sizeOf(layer)}. The arrow keys choose one, Enter opens it.`)
@@ -156,10 +163,10 @@ export function mountLayers(place) {
     Object.assign(find('.field .cell-mark').style, { top: percent(top), left: percent(left), width: percent(width), height: percent(width) })
     find('.field-hint').textContent = name === 'image' ? 'The pixel in the image.'
       : `The ${width}×${width} pixels that this value depends on: its receptive field.`
-    const found = explain(layer, map, y, x, values, weights)
+    const found = explain(layer, map, y, x, values, shown.weights)
     find('.closer h4').textContent = size > 1 ? `Row ${y}, column ${x}: ${number(found.value)}` : `How ${number(found.value)} comes about`
     find('.value').innerHTML = explanation(layer, map, y, x, found,
-      { pixel: shown.pixels[cell], mean: weights.mean, std: weights.std, probability: shown.probs[map] })
+      { pixel: shown.pixels[cell], mean: shown.weights.mean, std: shown.weights.std, probability: shown.probs[map] })
     place.explained = { layer: name, map, y, x, ...found } // For tests
     if (aloud) say(find('.closer h4').textContent)
     aloud = false
@@ -193,13 +200,14 @@ export function mountLayers(place) {
     ;(layer.size > 1 ? view : board).canvas.focus({ preventScroll: true })
   })
   new ResizeObserver(() => drawBoard()).observe(find('.layer-row'))
+  find('#layer-panel').hidden = !opened
+  find('.closed-hint').hidden = opened
   open()
 
   return {
-    show(to, theirs) {
+    show(to) {
       shown = to
-      weights = theirs
-      values = shown && allValues(shown.pixels, shown.found, weights)
+      values = shown && allValues(shown.pixels, shown.found, shown.weights)
       for (const tab of tabs) {
         const canvas = tab.querySelector('canvas')
         if (values) thumbnail(canvas, layerOf(tab.dataset.layer))
@@ -209,4 +217,13 @@ export function mountLayers(place) {
       drawValue()
     },
   }
+}
+
+export async function mount(place) { // On a page of its own: with a small canvas
+  const network = loadNetwork()
+  await Promise.all([network, styles(...SHEETS, 'layers.css', 'value.css')])
+  const [drawing, layers] = [element('div'), element('div')]
+  place.append(drawing, layers)
+  const { show } = mountLayers(layers)
+  mountDrawing(drawing, { small: true, onShow: shown => show(shown.found ? shown : null) })
 }

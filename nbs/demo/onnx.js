@@ -9,6 +9,7 @@
 function varint(bytes, at) {
   let value = 0
   for (let scale = 1; ; scale *= 128) {
+    if (at >= bytes.length) throw new Error('it ends too early')
     const byte = bytes[at++]
     value += (byte & 127) * scale
     if (byte < 128) return [value, at]

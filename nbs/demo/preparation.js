@@ -1,5 +1,7 @@
 // What the preparation does to a drawing: a picture after each stage, a switch that leaves the stage out, the reason for it,
 // and a drawing that is misread without it.
+import { SHEETS, mountDrawing } from './drawing.js'
+import { element, styles } from './dom.js'
 import { showImage } from './pictures.js'
 import { DIGITS } from './strokes.js'
 
@@ -68,4 +70,12 @@ function framed(name, p = { h: 1, w: 1, v: [0] }) {
   for (let y = 0; y < Math.min(p.h, FRAME); y++) for (let x = 0; x < Math.min(p.w, FRAME); x++)
     v[(y + top) * FRAME + x + left] = p.v[y * p.w + x]
   return { h: FRAME, w: FRAME, v }
+}
+
+export async function mount(place) { // On a page of its own: with a small canvas
+  await styles(...SHEETS, 'preparation.css')
+  const [canvas, steps] = [element('div'), element('div')]
+  place.append(canvas, steps)
+  const preparation = mountPreparation(steps, { onSwitch: names => drawing.leaveOut(names), onExample: (...example) => drawing.draw(...example) })
+  const drawing = mountDrawing(canvas, { small: true, onShow: ({ pictures, text }) => preparation.show(pictures, text) })
 }

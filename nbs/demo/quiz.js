@@ -2,8 +2,8 @@
 // network's answer, and how five other people labelled the image, where that is known.
 import { MISREAD, READ, CLAIM } from './images.js'
 import { loadTiles } from './tiles.js'
-import { probabilities } from './network.js'
-import { button, count, element, paint, percent, tileCanvas } from './dom.js'
+import { loadNetwork, probabilities } from './network.js'
+import { button, count, element, paint, percent, styles, tileCanvas } from './dom.js'
 
 const SOURCE = 'https://github.com/cleanlab/label-errors/tree/main/mturk'
 const PAPER = 'https://arxiv.org/abs/2103.14749'
@@ -76,7 +76,7 @@ function verdict({ label, guess, network }) {
   if (!network) return `The label is ${label}. ${you} The network could not be loaded, so it has no answer.`
   const { digit, probs } = network
   const doubt = digit === label ? '' : `, and gives the label ${percent(probs[label])}`
-  return `The label is ${label}. ${you} The network says ${digit}, with a probability of ${percent(probs[digit])}${doubt}.`
+  return `The label is ${label}. ${you} The network says ${digit} (${percent(probs[digit])} sure)${doubt}.`
 }
 
 function opinions({ label, votes }) {
@@ -172,4 +172,9 @@ function build(place, n) {
       summary.focus()
     },
   }
+}
+
+export async function mount(place) { // On a page of its own
+  await Promise.all([loadTiles(), styles('quiz.css')])
+  await mountQuiz(place, loadNetwork())
 }

@@ -1,11 +1,11 @@
-// The test images in images.png, as the network takes them: 784 values from 0 to 1 each, row by row.
+// The images in a picture such as images.png, as the network takes them: 784 values from 0 to 1 each, row by row.
 
 const SIDE = 28
-let loading = null
+const loading = {} // By the picture's name
 
-export function loadTiles() { // Promise of a list of Float32Array, in the order of the lists in images.js
-  loading ??= decode(new URL('images.png', import.meta.url).href)
-  return loading
+export function loadTiles(name = 'images.png') { // Promise of a list of Float32Array, in the order of the lists in images.js
+  loading[name] ??= decode(new URL(name, import.meta.url).href)
+  return loading[name]
 }
 
 async function decode(url) {

@@ -1,13 +1,13 @@
-// How one value is computed, as numbers that one can check: the patch, the kernel, their products, the sum, ReLU.
+// How one value is computed, as numbers that one can check: the patch, the filter, their products, the sum, ReLU.
 import { layerOf } from './explain.js'
 import { number } from './pictures.js'
 
 const SHOWN = 4 // Terms that are shown one by one; the others are added up
 
 // Numbers k by k, tinted by their sign and size
-function block(values, k, caption) {
+export function block(values, k, caption) {
   const top = values.reduce((a, v) => Math.max(a, Math.abs(v)), 1e-6)
-  const text = v => top < 0.3 ? number(v, 3).replace('0.', '.') : number(v) // Small numbers with one more digit
+  const text = v => v && top < 0.3 ? number(v, 3).replace('0.', '.') : number(v) // Small numbers with one more digit
   const cells = Array.from(values, v =>
     `<span style="--t: ${(0.45 * Math.abs(v) / top).toFixed(2)}" class="${v < 0 ? 'minus' : 'plus'}">${text(v)}</span>`)
   return `<figure class="block k${k}"><div>${cells.join('')}</div><figcaption>${caption}</figcaption></figure>`
@@ -17,7 +17,7 @@ function block(values, k, caption) {
 const added = parts => parts.map(([t, remark], i) =>
   (i ? t < 0 ? ' − ' : ' + ' : '') + number(i ? Math.abs(t) : t) + (remark ? ` <small>(${remark})</small>` : '')).join('')
 
-const join = (...parts) => parts.join('<span class="sign" aria-hidden="true">×</span>')
+export const join = (...parts) => parts.join('<span class="sign" aria-hidden="true">×</span>')
 
 // The button that follows a term to the layer before; `data-follow` holds the map and the value in it
 const follow = (layer, map, at, text) =>
@@ -42,7 +42,7 @@ function sumOf(layer, { terms, bias, total, value, k }, y, x) {
   const rest = terms.slice(SHOWN)
   const rows = terms.slice(0, SHOWN).map(term => `<li>
     <p>${follow(layer.from, term.from, cellBehind(layer, before, term, y, x), nameOf(layer.from, term.from))}</p>
-    <div class="product">${join(block(term.patch, k, 'values'), block(term.kernel, k, layer.kind === 'conv' ? 'kernel' : 'weights'))}
+    <div class="product">${join(block(term.patch, k, 'values'), block(term.kernel, k, layer.kind === 'conv' ? 'filter' : 'weights'))}
     <span class="sign" aria-hidden="true">=</span>${block(term.products, k, `products, sum ${number(term.sum)}`)}</div></li>`)
   const parts = terms.slice(0, SHOWN).map(term => [term.sum])
   if (rest.length) parts.push([rest.reduce((t, term) => t + term.sum, 0), `the other ${rest.length}`])

@@ -2,27 +2,31 @@
 // with { id, what, ... }; the answer is { id, result } or { id, error }.
 import { stages } from './prepare.js'
 
-let ort = null     // The runtime
-let session = null // The network
+let ort = null      // The runtime
+const sessions = [] // The networks
 
-async function load({ script, wasm, model }) {
-  const url = URL.createObjectURL(new Blob([script], { type: 'text/javascript' }))
-  ort = await import(url)
-  URL.revokeObjectURL(url)
-  ort.env.wasm.wasmBinary = wasm
-  ort.env.wasm.numThreads = 1
-  session = await ort.InferenceSession.create(model, { executionProviders: ['wasm'] })
+async function load({ script, wasm, model }) { // The runtime comes with the first network
+  if (script) {
+    const url = URL.createObjectURL(new Blob([script], { type: 'text/javascript' }))
+    ort = await import(url)
+    URL.revokeObjectURL(url)
+    ort.env.wasm.wasmBinary = wasm
+    ort.env.wasm.numThreads = 1
+  }
+  const session = await ort.InferenceSession.create(model, { executionProviders: ['wasm'] })
+  return { net: sessions.push(session) - 1, outputs: session.outputNames }
 }
 
-// Maps of features are worth their transfer for a single image only
-const SOME = ['logits', 'score'], ALL = [...SOME, 'conv1', 'conv2', 'conv3', 'conv4']
+// Maps of features are worth their transfer for a single image only; a network of the visitor's has no score
+const SOME = ['logits', 'score'], MAPS = ['conv1', 'conv2', 'conv3', 'conv4']
 
-async function run({ images }) {
-  const n = images.length / 784
+async function run({ images, net }) {
+  const n = images.length / 784, session = sessions[net]
   const pixels = new ort.Tensor('float32', images, [n, 1, 28, 28])
-  const out = await session.run({ pixels }, n === 1 ? ALL : SOME)
-  const found = { n, logits: out.logits.data, score: out.score.data }
-  if (n === 1) for (const name of ALL.slice(2)) found[name] = { dims: out[name].dims, data: out[name].data }
+  const wanted = [...SOME, ...n === 1 ? MAPS : []].filter(name => session.outputNames.includes(name))
+  const out = await session.run({ pixels }, wanted)
+  const found = { n, logits: out.logits.data, score: out.score?.data }
+  if (n === 1) for (const name of MAPS) found[name] = { dims: out[name].dims, data: out[name].data }
   return found
 }
 

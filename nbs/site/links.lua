@@ -15,3 +15,10 @@ function Link(link)
   end
   return link
 end
+
+function RawInline(raw) -- A picture as HTML
+  if not FORMAT:match('html') then
+    raw.text = raw.text:gsub('(<img src=")site/', '%1nbs/site/')
+    return raw
+  end
+end

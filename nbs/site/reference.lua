@@ -1,7 +1,9 @@
--- Two things that nbdev and Quarto don't do by themselves.
+-- Three things that nbdev and Quarto don't do by themselves.
 --
 -- nbdev prints the signature of each symbol above its source. Where the source is on the page, the signature would
 -- appear twice, so this filter removes it.
+--
+-- It also makes links of the names of symbols in signatures, where a link is not possible and would show as brackets.
 --
 -- The answer to a task is a folded cell and the text that follows it. Quarto folds the code only and would show its output
 -- to a reader who is still thinking, so this filter folds all of the answer.
@@ -53,6 +55,11 @@ local function fold_answers(blocks)
   end
   close()
   return kept
+end
+
+function CodeBlock(code)
+  code.text = code.text:gsub('%[(`[%w_.]+`)%]%(https?://[^)]*%)', '%1')
+  return code
 end
 
 function Pandoc(doc)
