@@ -199,6 +199,7 @@ def _is_sign(candidate, usual):
     x = candidate.image.numpy().astype(float)
     y = x.any(1).nonzero()[0]
     centre = (x[y]*np.arange(28)).sum(1)/x[y].sum(1)
+    if len(y) < 3: return False # Flat
     slope, offset = np.polyfit(y, centre, 1)
     bow = (centre-slope*y-offset).std()/len(y)
     return candidate.probs.argmax() == 1 and _height(candidate.box) > 1.15*usual and (abs(slope) > .3 or bow > .045)
@@ -335,7 +336,8 @@ def _find_digits(net, ink, rules):
     options = [[list(_candidates(ink, atoms, cell, sure, height)) for cell in line] for line in lines]
     _classify(net, [c for line in options for cell in line for c in cell])
     for line,choices in zip(lines, options): # A slash or a bracket looks like a 1
-        usual = np.median([_height(a.box) for cell in line for a in cell if _height(a.box) > .5*height] or [height])
+        tall = [_height(boxes[a.piece]) for cell in line for a in cell]
+        usual = np.median([h for h in tall if h > .5*height] or [height])
         for c in (c for cell in choices for c in cell):
             if _is_sign(c, usual): c.score = -8.
     for i,(line, choices) in enumerate(zip(lines, options)):

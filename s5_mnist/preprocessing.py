@@ -188,6 +188,12 @@ def _hull(mask):
         return from_left & from_right[:,::-1]
     return between(mask) | between(mask.T).T
 
+def _is_alone(x, even, hull):
+    "Whether nearly all around a hull is darker, or lighter, than the paper beside it"
+    nearest = nd.distance_transform_edt(~even, return_distances=False, return_indices=True)
+    rest = (x[tuple(nearest)]-x)[~nd.binary_dilation(hull, iterations=3)]
+    return not rest.size or max((rest > .04).mean(), (rest < -.04).mean()) > .8
+
 def _find_sheet(x):
     "Mask [H,W] of the smallest solid region of even paper that holds most of what there is"
     slope = nd.gaussian_gradient_magnitude(x, 1)
@@ -200,7 +206,8 @@ def _find_sheet(x):
         solid = hull.sum() > max(.8*(bottom-top)*(right-left), .1*x.size)
         held = (content & nd.binary_erosion(hull, iterations=3)).sum() > .6*content.sum()
         thick, other = (nd.distance_transform_cdt(m).max() for m in (even, hull & ~even))
-        if solid and held and thick > other and hull.sum() < sheet.sum(): sheet = hull
+        if solid and held and thick > other and hull.sum() < sheet.sum():
+            if _is_alone(x, even, hull): sheet = hull
     return sheet
 
 # %% ../nbs/20_preprocessing.ipynb #06584791
