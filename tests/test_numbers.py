@@ -73,7 +73,7 @@ def test_the_best_path_and_its_lead():
 
 
 def test_a_cut_avoids_ink():
-    ink = torch.zeros(40, 60)
+    ink = np.zeros((40, 60))
     ink[:, 5:20] = ink[:, 40:55] = 1
     ink[18:22] = 1                                                # A bridge
     path, crossed = min(_find_cuts(ink, 40.), key=lambda c: c[1])
