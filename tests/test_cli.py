@@ -191,9 +191,12 @@ def test_predict_prints_a_line_for_each_file_and_goes_on(shell, here):
     for d in '05':
         drawn(d).save(f'{d}.png')
     (here/'notes.txt').write_text('no digit')
-    status, out, err = shell('s5_predict', '0.png', 'notes.txt', 'gone\n.png', '5.png')
+    dash = Image.new('L', (340, 120), 255)
+    dash.paste(0, (140, 58, 200, 62))
+    dash.save('dash.png')
+    status, out, err = shell('s5_predict', 'dash.png', '0.png', 'notes.txt', 'gone\n.png', '5.png')
     assert status == 1 and [line.split(' (')[0] for line in out.splitlines()] == ['0.png: 0', '5.png: 5']
-    assert [line[:18] for line in err.splitlines()] == ['s5_predict: notes.', 's5_predict: gone\\n']
+    assert [line[:18] for line in err.splitlines()] == ['s5_predict: dash.p', 's5_predict: notes.', 's5_predict: gone\\n']
     status, out, err = shell('s5_predict', '5.png', '--json')
     found = json.loads(out)
     assert (status, err) == (0, '') and found.keys() == {'file', 'digit', 'probs', 'typicality', 'is_digit'}
