@@ -41,7 +41,7 @@ def _find_lines(boxes, height, shape):
     "Numbers of the components, line by line from the top, each from left to right"
     bands, starts = np.zeros(shape, bool), {}
     for n,(rows, columns) in boxes.items(): # Small pieces, such as the bar of a 5, reach out to their digit
-        half = max(.2*(rows.stop-rows.start), .3*height*(_height(boxes[n]) < .5*height))
+        half = max(.28*(rows.stop-rows.start), .3*height*(_height(boxes[n]) < .5*height))
         middle = (rows.start+rows.stop)/2
         bands[max(0, int(middle-half)):int(middle+half)+1,columns.start:columns.stop+int(12*height)] = True
         starts[n] = min(int(middle), shape[0]-1), columns.start
