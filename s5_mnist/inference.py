@@ -23,7 +23,8 @@ from .core import Float, PathLike, atomic_write, check, check_output
 from .data import MNIST_MEAN, MNIST_STD, as_input
 from .preprocessing import Picture, preprocess, source_name
 from .runs import load_network, load_pretrained, save_weights
-from .typicality import (TYPICAL, TypicalityHead, load_typicality_head, measure_typicality)
+from .typicality import (TYPICAL, TypicalityHead, load_typicality_head,
+                                 measure_typicality)
 
 # %% ../nbs/22_inference.ipynb #9b8b9b13
 @dataclass(repr=False)
@@ -106,19 +107,22 @@ def classify_images(
 )->tuple[torch.Tensor, torch.Tensor|None]: # Probabilities [N,10]; typicality [N]
     "Probabilities and typicality of images in MNIST's form"
     p = next(net.parameters(), torch.zeros(1))
-    logits = [net(as_input(x).to(p.device, p.dtype)) for x in images.split(500)] # Of [n,10]
+    logits = [net(as_input(x).to(p.device, p.dtype)) # Of [n,10]
+              for x in images.split(500)]
     if not all(isinstance(y, torch.Tensor) and y.shape[1:] == (10,) for y in logits):
-        raise ValueError('net must return logits [N,10], found something else; pass a network for ten digits')
+        raise ValueError('net must return logits [N,10], found something else; '
+                         'pass a network for ten digits')
     probs = torch.cat(logits).float().softmax(1).cpu()
     if not probs.isfinite().all():
-        raise ValueError('net must return finite logits, found NaN or infinity; check its weights')
+        raise ValueError('net must return finite logits, found NaN or infinity; '
+                         'check its weights')
     head = load_typicality_head()
     return probs, measure_typicality(net, head, images) if head.fits(net) else None
 
 # %% ../nbs/22_inference.ipynb #1cc36125
 @torch.no_grad()
 def predict(
-    source:Picture|list, # Picture of one digit, as for `read_picture`, or several: a list, or a tensor
+    source:Picture|list, # One digit, as for `read_picture`; or several, list or tensor
     net:torch.nn.Module|None=None, # In evaluation mode; None: the pretrained network
     at_least:float=TYPICAL, # Typicality below which we are not sure, 0 to 1
 )->Prediction|list[Prediction]: # A list of predictions for several pictures
@@ -133,16 +137,18 @@ def predict(
     return predictions
 
 def _are_several(source):
-    "Whether this is a list, or a tensor [N,C,28,28] or [N,28,28]; of 1, 3 or 4 images, the latter is one picture"
+    "Whether this is a list or a tensor [N,C,28,28] or, N not 1, 3 or 4, [N,28,28]"
     if not isinstance(source, torch.Tensor): return isinstance(source, (list, tuple))
-    return source.shape[-2:] == (28, 28) and (source.ndim == 4 or source.ndim == 3 and len(source) not in (1, 3, 4))
+    return source.shape[-2:] == (28, 28) and (
+        source.ndim == 4 or source.ndim == 3 and len(source) not in (1, 3, 4))
 
 # %% ../nbs/22_inference.ipynb #a27ecde6
 def _predict_one(net, source, at_least):
     image = preprocess(source)
     probs, typicality = classify_images(net, image[None])
     if typicality is not None: typicality = round(typicality.item(), 4)
-    return Prediction(probs.argmax().item(), probs[0], image, source_name(source), typicality, at_least)
+    return Prediction(probs.argmax().item(), probs[0], image, source_name(source),
+                      typicality, at_least)
 
 # %% ../nbs/22_inference.ipynb #a6bdf1c7
 def plot_filters(
@@ -172,16 +178,17 @@ def feature_maps(
 # %% ../nbs/22_inference.ipynb #54418843
 def plot_feature_maps(
     maps:dict[str, torch.Tensor], # Feature maps by layer, from `feature_maps`
-    max_channels:int=16, # Number of channels to show per layer, >= 1
+    max_channels:int=8, # Number of channels to show per layer, >= 1
     fig:object|None=None, # Matplotlib figure to draw in; None creates one
 )->object: # The matplotlib figure
-    "Draw feature maps, one row per layer; white is the layer's maximum"
+    "Draw the strongest feature maps, one row per layer; white is the maximum of each map"
     import matplotlib.pyplot as plt
-    if fig is None: fig = plt.figure(figsize=(8, .62*len(maps)), layout='compressed')
+    if fig is None: fig = plt.figure(figsize=(6.4, .85*len(maps)), layout='compressed')
     axs = fig.subplots(len(maps), max_channels, squeeze=False)
     for row,(name,x) in zip(axs, maps.items()):
-        for ax,channel in zip(row, x.float().numpy()):
-            ax.imshow(channel, cmap='gray', vmin=0, vmax=max(x.max().item(), 1e-6))
+        strongest = x.amax((1, 2)).argsort(descending=True)
+        for ax,channel in zip(row, x[strongest].float().numpy()):
+            ax.imshow(channel, cmap='gray', vmin=0, vmax=max(channel.max(), 1e-6))
         for ax in row: ax.set(xticks=[], yticks=[])
         row[0].set_ylabel(name)
     return fig

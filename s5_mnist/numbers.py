@@ -139,7 +139,8 @@ def _make_atoms(ink, parts, boxes, sure, height):
 # %% ../nbs/23_numbers.ipynb #502c7622
 def _union(boxes):
     "Smallest box around boxes"
-    return tuple(slice(min(b[d].start for b in boxes), max(b[d].stop for b in boxes)) for d in (0, 1))
+    return tuple(slice(min(b[d].start for b in boxes), max(b[d].stop for b in boxes))
+                 for d in (0, 1))
 
 def _frame(ink, parts, numbers, box):
     "Image [28,28] uint8 of the ink of some parts, with its blurred edges"
@@ -184,7 +185,8 @@ def _best_path(n, edges):
     place, path = 0, []
     while place < n:
         best = max((e for e in edges if e[0] == place), key=lambda e: e[2]+back[e[1]])
-        others = [to[i]+s+back[j] for e in edges if e is not best for i,j,s,_ in [e] if i <= place < j]
+        others = [to[i]+s+back[j] for e in edges if e is not best
+                  for i,j,s,_ in [e] if i <= place < j]
         path.append((best, to[n]-max(others, default=-math.inf)))
         place = best[1]
     return path
@@ -198,7 +200,8 @@ def _read_line(net, ink, atoms, line, sure, height):
         size = max(_width(a.box), _height(a.box))/height
         return 8*min(1, size) if pieces.count(a.piece) == 1 else 8
     edges = [(i, i+1, -left_out(a), None) for i,a in enumerate(line)]
-    images = [_frame(ink, atoms, [a.number for a in line[i:j]], box) for (i,j),box,_ in found]
+    images = [_frame(ink, atoms, [a.number for a in line[i:j]], box)
+              for (i,j),box,_ in found]
     if images:
         probs, typicality = classify_images(net, torch.stack(images))
         scores = _confidence(probs, typicality).tolist()
@@ -239,7 +242,8 @@ class FoundDigit(Prediction):
     def as_dict(self)->dict: # As for Prediction, with box, line, number, ...
         "The digit in plain Python types"
         place = dict(box=list(self.box), line=self.line, number=self.number)
-        return super().as_dict() | place | dict(confidence=round(self.confidence, 4), is_sure=self.is_sure)
+        return super().as_dict() | place | dict(
+            confidence=round(self.confidence, 4), is_sure=self.is_sure)
 
     def __str__(self):
         place = f'{self.box[0]}, {self.box[1]}'
@@ -292,7 +296,8 @@ def _plot_numbers(numbers, ax):
               interpolation='nearest', extent=(0, w*scale, h*scale, 0))
     for d in numbers.digits:
         (left, top, right, bottom), colour = d.box, 'C0' if d.is_sure else 'C1'
-        ax.add_patch(plt.Rectangle((left, top), right-left, bottom-top, fill=False, edgecolor=colour, lw=1.5))
+        ax.add_patch(plt.Rectangle((left, top), right-left, bottom-top,
+                                   fill=False, edgecolor=colour, lw=1.5))
         ax.text((left+right)/2, top, d.digit, color='white', ha='center', va='bottom',
                 fontsize=9, bbox=dict(facecolor=colour, edgecolor='none', pad=1))
     ax.set(xticks=[], yticks=[])
@@ -300,8 +305,10 @@ def _plot_numbers(numbers, ax):
 
 # %% ../nbs/23_numbers.ipynb #dea4996d
 def _join(digits):
-    words = lambda line: (''.join(str(d.digit) for d in word) for _,word in groupby(line, lambda d: d.number))
-    return '\n'.join(' '.join(words(line)) for _,line in groupby(digits, lambda d: d.line))
+    words = lambda line: (''.join(str(d.digit) for d in word)
+                          for _,word in groupby(line, lambda d: d.number))
+    return '\n'.join(' '.join(words(line))
+                     for _,line in groupby(digits, lambda d: d.line))
 
 def _describe(numbers):
     text, doubt = numbers.text or 'no digits', ', '.join(map(str, numbers.unsure))
@@ -317,7 +324,8 @@ def _find_digits(net, ink):
     scores = _confidence(*classify_images(net, whole)).tolist()
     sure = {n for n,s in zip(boxes, scores) if s > math.log(.9)}
     atoms, found = _make_atoms(ink, parts, boxes, sure, height)
-    lines = ([a for n in names for a in found[n]] for names in _find_lines(boxes, height))
+    lines = ([a for n in names for a in found[n]]
+             for names in _find_lines(boxes, height))
     lines = [_read_line(net, ink, atoms, line, sure, height) for line in lines]
     for i,line in enumerate(line for line in lines if line):
         numbers = _split_numbers([d[0] for d in line], height)
@@ -337,7 +345,8 @@ def read_numbers(
         large = F.interpolate(grey[None,None], scale_factor=factor, mode='bicubic')
         large = large[0,0].clamp(0, 1) # [H,W]
     digits, to_source = [], scale*grey.shape[1]/large.shape[1]
-    for line,number,box,image,probs,typicality,confidence in _find_digits(net, find_ink(large, name)):
+    for line,number,box,image,probs,typicality,confidence in _find_digits(
+            net, find_ink(large, name)):
         corners = box[1].start, box[0].start, box[1].stop, box[0].stop
         digits.append(FoundDigit(
             probs.argmax().item(), probs, image, name, typicality,

@@ -57,10 +57,12 @@ def _decode(source, name):
             return _image_values(image), image.width
     except Image.DecompressionBombError: _check_size(MAX_PIXELS, MAX_PIXELS, name)
     except UnidentifiedImageError:
-        raise ValueError(f'{name} is not a picture in a known format; use PNG or JPEG') from None
+        raise ValueError(
+            f'{name} is not a picture in a known format; use PNG or JPEG') from None
     except ValueError: raise
     except Exception as e:
-        raise ValueError(f'{name} cannot be read as a picture ({e}); save it again as PNG or JPEG') from None
+        raise ValueError(f'{name} cannot be read as a picture ({e}); '
+                         'save it again as PNG or JPEG') from None
 
 # %% ../nbs/20_preprocessing.ipynb #69a08f8f
 def _check_size(w, h, name):
@@ -81,9 +83,12 @@ def _image_values(image):
 # %% ../nbs/20_preprocessing.ipynb #1eb05185
 def _tensor_values(x, name):
     "A tensor as an array"
-    try: return x.detach().cpu().to(torch.float32 if x.is_floating_point() else x.dtype).numpy() # NumPy has no bfloat16
+    try: # NumPy has no bfloat16
+        return x.detach().cpu().to(
+            torch.float32 if x.is_floating_point() else x.dtype).numpy()
     except Exception as e: # Sparse, quantised, or without values
-        raise ValueError(f'{name} cannot be converted to an array ({e}); use a dense tensor') from None
+        raise ValueError(f'{name} cannot be converted to an array ({e}); '
+                         'use a dense tensor') from None
 
 def _scale_values(a, name):
     "float32 in [0,1]; the full range is inferred from the type and the largest value"
@@ -371,7 +376,8 @@ def frame_ink(
     enlarged = _drop_flag(_sharpen(fit_ink(ink, 20*SCALE, margin=2)))
     adjusted = _adjust_stroke_width(enlarged)
     if not adjusted.max() > .5: adjusted = enlarged # Thinned until nothing was left
-    return {'enlarged': enlarged, 'stroke width': adjusted, 'framed': frame_digit(adjusted)}
+    return {'enlarged': enlarged, 'stroke width': adjusted,
+            'framed': frame_digit(adjusted)}
 
 # %% ../nbs/20_preprocessing.ipynb #7e02ecba
 def preprocess_stages(

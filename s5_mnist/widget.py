@@ -25,7 +25,8 @@ def check_strokes(
     is_point = lambda p: is_list(p) and len(p) == 2 and all(map(is_number, p))
     is_stroke = lambda s: is_list(s) and s and all(map(is_point, s))
     if is_list(strokes) and all(map(is_stroke, strokes)): return strokes
-    raise ValueError('strokes must be a list of lists of points [x,y], found something else')
+    raise ValueError('strokes must be a list of lists of points [x,y], '
+                     'found something else')
 
 # %% ../nbs/24_widget.ipynb #70436786
 SIZE, PEN = 256, 22 # Pixels: side of the canvas, width of a stroke; as in draw.js
