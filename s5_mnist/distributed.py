@@ -51,7 +51,8 @@ def process_group(
         device = pick_device(f'cuda:{os.environ["LOCAL_RANK"]}')
         torch.cuda.set_device(device)
     if joins:
-        import torch.distributed.nn # noqa: F401 (later, it would keep the group alive beyond its end)
+        # Imported later, it would keep the group alive beyond its end
+        import torch.distributed.nn # noqa: F401
         dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
     with redirect_stdout(io.StringIO() if rank() else sys.stdout): yield device
     # Not in a finally clause: after an error it would wait for the other processes

@@ -121,8 +121,8 @@ RECIPES = {r.name: r for r in (
            label_smoothing=0.1, center_crop_frac=0.975, frozen_frac=0.6),
     Recipe('best', epochs=27, bs=128, skip_easy_frac=0.4, lr=0.05, muon_lr=0.02,
            muon_weight_decay=0.1, weight_decay=5e-4, schedule='onecycle',
-           init='orthogonal', augment='elastic', mild_epochs=2, label_smoothing=0.05, center_crop_frac=0.5,
-           logit_scale=2.))}
+           init='orthogonal', augment='elastic', mild_epochs=2, label_smoothing=0.05,
+           center_crop_frac=0.5, logit_scale=2.))}
 
 # %% ../nbs/13_recipes.ipynb #f055add9
 def get_recipe(
@@ -147,7 +147,8 @@ def parse_changes(
     changes = {}
     for part in text.replace(',', ' ').split():
         k, equals, v = part.partition('=')
-        if not equals: raise ValueError(f'a change must be field=value, got {shown(part)}')
+        if not equals:
+            raise ValueError(f'a change must be field=value, got {shown(part)}')
         check(k, Literal[tuple(Recipe.__annotations__)], 'a field')
         changes[k] = check(v, Recipe.__annotations__[k], k, text=True)
     return changes
@@ -158,14 +159,18 @@ def make_optimizer(
     recipe:Recipe, # Choice of optimiser and schedule
     steps:int, # Number of batches in an epoch
     fused:bool=False, # Whether SGD updates all weights in one pass
-)->tuple[torch.optim.Optimizer, LRScheduler]: # The schedule counts epochs if it is 'step', else batches
+)->tuple[torch.optim.Optimizer, LRScheduler]: # 'step' counts epochs, others batches
     "SGD or Muon, with the learning rate schedule"
     r, large = recipe, [p for p in net.parameters() if p.ndim > 1 and p.numel() > 1000]
     if r.muon_lr:
         rest = [p for p in net.parameters() if all(p is not q for q in large)]
-        groups = [dict(params=rest, lr=r.lr), dict(params=large, lr=r.muon_lr, muon=True)]
-        opt = Muon(groups, r.momentum, r.weight_decay, r.muon_weight_decay, r.muon_polynomials)
-    else: opt = SGD(net.parameters(), r.lr, r.momentum, weight_decay=r.weight_decay, fused=fused)
+        groups = [dict(params=rest, lr=r.lr),
+                  dict(params=large, lr=r.muon_lr, muon=True)]
+        opt = Muon(groups, r.momentum, r.weight_decay, r.muon_weight_decay,
+                   r.muon_polynomials)
+    else:
+        opt = SGD(net.parameters(), r.lr, r.momentum, weight_decay=r.weight_decay,
+                  fused=fused)
     if r.schedule == 'step': return opt, StepLR(opt, r.step_size, gamma=r.gamma)
     total, shape = r.epochs*steps+1, 'linear' if r.schedule == 'linear' else 'cos'
     return opt, OneCycleLR(opt, [g['lr'] for g in opt.param_groups], total_steps=total,
@@ -182,7 +187,7 @@ class TrainingParts(NamedTuple):
 
 # %% ../nbs/13_recipes.ipynb #4a2ea339
 def _chosen_batches(recipe, dl, device, rank, processes):
-    "Batches of the images that a recipe asks for; of several processes, each has its share"
+    "Batches of the images that a recipe asks for; each process has its share"
     x, y, bs, sampler = dl.x, dl.y, recipe.bs, None
     if recipe.skip_easy_frac:
         keep = hardest_images(x, y, 1-recipe.skip_easy_frac)
@@ -190,7 +195,8 @@ def _chosen_batches(recipe, dl, device, rank, processes):
     if processes > 1:
         sampler = DistributedSampler(range(len(x)), processes, rank, seed=recipe.seed)
         bs = max(1, bs//processes)
-    return Batches(x, y, bs, True, dl.augment, recipe.seed, device, recipe.subset_frac, sampler)
+    return Batches(x, y, bs, True, dl.augment, recipe.seed, device, recipe.subset_frac,
+                   sampler)
 
 # %% ../nbs/13_recipes.ipynb #1c7e110b
 def build_training(
@@ -207,6 +213,9 @@ def build_training(
     net = init_weights(Net(), recipe.init, g)
     if recipe.center_crop_frac: zero_outer_weights(net)
     net = net.to(device, memory_format=layout)
-    dls = loaders(data, recipe.bs, AUGMENTS[recipe.augment], recipe.n_valid, device, recipe.seed)
-    dls = dls._replace(train=_chosen_batches(recipe, dls.train, device, rank, processes))
-    return TrainingParts(net, dls, *make_optimizer(net, recipe, len(dls.train), options.fused))
+    dls = loaders(data, recipe.bs, AUGMENTS[recipe.augment], recipe.n_valid, device,
+                  recipe.seed)
+    dls = dls._replace(
+        train=_chosen_batches(recipe, dls.train, device, rank, processes))
+    return TrainingParts(
+        net, dls, *make_optimizer(net, recipe, len(dls.train), options.fused))

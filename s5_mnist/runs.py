@@ -29,14 +29,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 # %% ../nbs/15_runs.ipynb #a2f115d0
 from .augment import AUGMENTS
-from .core import (PathLike, atomic_write, check_file, read_csv, read_json, shown, write_csv,
-                           write_json)
+from .core import (PathLike, atomic_write, check_file, read_csv, read_json,
+                           shown, write_csv, write_json)
 from .data import DigitData, load_data
-from .device import (Autocast, ComputeOptions, device_name, pick_compute_options, pick_device,
-                             retain_freed_memory, run_versions)
+from .device import (Autocast, ComputeOptions, device_name,
+                             pick_compute_options, pick_device, retain_freed_memory,
+                             run_versions)
 from .distributed import rank, sum_over_processes, world_size
 from .model import Net
-from .recipes import RECIPES, Recipe, StagedNet, build_training, get_recipe, scale_logits
+from .recipes import (RECIPES, Recipe, StagedNet, build_training, get_recipe,
+                              scale_logits)
 from .training import History, Score, evaluate, fit
 
 # %% ../nbs/15_runs.ipynb #1c228bba
@@ -47,7 +49,8 @@ def save_weights(
 )->None:
     "Write weights and a report about them"
     state = {k: v.detach().cpu().contiguous() for k,v in net.state_dict().items()}
-    with atomic_write(path) as temp: temp.write_bytes(save(state, dict(report=json.dumps(report))))
+    with atomic_write(path) as temp:
+        temp.write_bytes(save(state, dict(report=json.dumps(report))))
 
 # %% ../nbs/15_runs.ipynb #ac3b08a8
 def read_weights(
@@ -68,7 +71,9 @@ def load_weights(
 )->torch.nn.Module: # The same network; ValueError if the weights do not fit
     "Give a network the weights in a file"
     try: net.load_state_dict(read_weights(path)[0])
-    except RuntimeError as e: raise ValueError(f'{path} is of another network: {" ".join(str(e).split())}') from None
+    except RuntimeError as e:
+        raise ValueError(f'{path} is of another network: '
+                         f'{" ".join(str(e).split())}') from None
     return net
 
 # %% ../nbs/15_runs.ipynb #0db1d828
@@ -85,7 +90,8 @@ class Run(NamedTuple):
         import s5_mnist
         return s5_mnist.predict(picture, self.net)
 
-    def __repr__(self): return f'Run({self.path}: {self.report["correct"]}/{self.report["n"]})'
+    def __repr__(self):
+        return f'Run({self.path}: {self.report["correct"]}/{self.report["n"]})'
 
 # %% ../nbs/15_runs.ipynb #86921744
 def _counts(score):
@@ -93,15 +99,18 @@ def _counts(score):
     half = score.n//2
     first = half-(score.wrong < half).sum().item()
     halves = [[first, half], [score.correct-first, score.n-half]]
-    return dict(correct=score.correct, n=score.n, accuracy=score.accuracy, halves=halves, loss=score.loss)
+    return dict(correct=score.correct, n=score.n, accuracy=score.accuracy,
+                halves=halves, loss=score.loss)
 
 def _report(recipe, data, hist, device, options):
     "What was measured, for report.json"
     plain, last = asdict(RECIPES.get(recipe.name, Recipe())), hist.rows[-1]
     changes = {k: v for k,v in asdict(recipe).items() if k != 'seed' and v != plain[k]}
-    images = f'last {recipe.n_valid} training images' if recipe.n_valid else 'test images'
-    return dict(recipe=recipe.name, changes=changes, seed=recipe.seed, held_out=f'{data.name}, {images}',
-                **_counts(hist.score), train_correct=last['train_correct'], train_n=last['train_n'],
+    images = (f'last {recipe.n_valid} training images' if recipe.n_valid
+              else 'test images')
+    return dict(recipe=recipe.name, changes=changes, seed=recipe.seed,
+                held_out=f'{data.name}, {images}', **_counts(hist.score),
+                train_correct=last['train_correct'], train_n=last['train_n'],
                 seconds=sum(hist.column('seconds')), device=device_name(device),
                 **options._asdict(), processes=world_size(), versions=run_versions())
 
@@ -117,7 +126,7 @@ def describe_score(
 
 # %% ../nbs/15_runs.ipynb #a8ef338e
 def _empty_folder(out, name):
-    "The folder `out`, or a new one called `name`, `name-2`, ...: of two runs, only one can make it"
+    "The folder `out`, or a new one, `name`, `name-2`, ..., that only one run can make"
     if out is None:
         for path in (Path(name), *(Path(f'{name}-{i}') for i in range(2, 10_000))):
             try: path.mkdir(parents=True)
@@ -127,8 +136,10 @@ def _empty_folder(out, name):
     path.mkdir(parents=True, exist_ok=True)
     if not any(path.iterdir()): return path
     unfinished = (path/'config.json').exists() and not (path/'report.json').exists()
-    hint = f', or continue the run in it: s5_train --resume {path}' if unfinished else ''
-    raise ValueError(f'{path} must be empty, found files in it; choose another folder{hint}')
+    hint = (f', or continue the run in it: s5_train --resume {path}' if unfinished
+            else '')
+    raise ValueError(f'{path} must be empty, found files in it; '
+                     f'choose another folder{hint}')
 
 # %% ../nbs/15_runs.ipynb #db09c980
 def _new_folder(out, recipe):
@@ -146,7 +157,7 @@ def train(
     device:str='auto', # Device, as for pick_device
     precision:str='auto', # 'auto', 'bf16' or 'float32'
     disable:str='', # Compute options to leave out, comma-separated
-    deterministic:bool=False, # On a GPU, use only operations that give the same bits each time
+    deterministic:bool=False, # On a GPU, get the same bits each time
     **changes, # Fields of the recipe to change, such as epochs=3
 )->Run: # Finished run, also saved in its folder
     "Train a network by a recipe, score it on held-out images, and save the run"
@@ -154,7 +165,8 @@ def train(
     options = pick_compute_options(device, precision, disable, deterministic)
     data = _load_once(data, root)
     if recipe.n_valid >= len(data.train_x):
-        raise ValueError(f'n_valid must be below {len(data.train_x)}, the training images; got {recipe.n_valid}')
+        raise ValueError(f'n_valid must be below {len(data.train_x)}, '
+                         f'the training images; got {recipe.n_valid}')
     path = _new_folder(out, recipe) # After all that may be wrong
     if not rank():
         config = dict(recipe=asdict(recipe), data=data.name, **options._asdict())
@@ -163,7 +175,7 @@ def train(
 
 # %% ../nbs/15_runs.ipynb #91b036c8
 def _load_once(data, root):
-    "The data; of several processes, the first may download, and the others find the files"
+    "The data; the first process may download, and the others find the files"
     if isinstance(data, DigitData): return data
     if rank(): dist.barrier()
     loaded = load_data(data, root)
@@ -171,7 +183,8 @@ def _load_once(data, root):
     return loaded
 
 # %% ../nbs/15_runs.ipynb #7179b996
-DATA_KINDS = {'MNIST': 'mnist', 'generated digits': 'digits'} # What load_data calls them
+# What load_data calls them
+DATA_KINDS = {'MNIST': 'mnist', 'generated digits': 'digits'}
 
 # %% ../nbs/15_runs.ipynb #08ab742d
 def _run(path, recipe, data, device, options, saved=None):
@@ -182,45 +195,53 @@ def _run(path, recipe, data, device, options, saved=None):
     parts = build_training(recipe, data, device, options, rank(), world_size())
     hist = History()
     if saved:
-        for name in ('net', 'opt', 'sched'): getattr(parts, name).load_state_dict(saved[name])
+        for name in ('net', 'opt', 'sched'):
+            getattr(parts, name).load_state_dict(saved[name])
         hist.rows = saved['rows']
     def after_epoch(new):
         row = _of_all_processes(new.rows[-1], device)
-        if not hist.rows: row['seconds'] = time.perf_counter()-start # With the choice of images
+        if not hist.rows: # The first epoch's time has the choice of images in it
+            row['seconds'] = time.perf_counter()-start
         hist.rows.append(row)
         hist.score = new.score
         print(str(hist).replace('test', _scored(recipe)), flush=True)
         if not rank(): _save(path, recipe, parts, hist)
     try: _fit_epochs(recipe, parts, options, len(hist.rows), after_epoch)
     except KeyboardInterrupt:
-        if not rank(): print(f'interrupted; continue with: s5_train --resume {path}', file=sys.stderr)
+        if not rank():
+            print(f'interrupted; continue with: s5_train --resume {path}',
+                  file=sys.stderr)
         raise
     finally: torch.use_deterministic_algorithms(False)
     net = scale_logits(parts.net.requires_grad_(True).eval(), recipe.logit_scale)
     if recipe.logit_scale != 1 or hist.score is None:
-        hist.score = evaluate(Autocast(net, options.precision), parts.dls.valid or parts.dls.test)
+        hist.score = evaluate(Autocast(net, options.precision),
+                              parts.dls.valid or parts.dls.test)
     run = Run(path, recipe, net, hist, _report(recipe, data, hist, device, options))
     if not rank(): _finish(run)
     return run
 
 # %% ../nbs/15_runs.ipynb #11885087
 def _fit_epochs(recipe, parts, options, done, callback):
-    "Train for the epochs that remain after `done` of them: with the full augmentation, then with a mild one"
+    "Train for the epochs after the first `done`: full augmentation, then a mild one"
     net, dls, opt, sched = parts
     steps = len(dls.train)
     staged = StagedNet(net, recipe, recipe.epochs*steps, done*steps)
     if not rank(): _announce_duration(staged, recipe, dls)
     net = Autocast(staged, options.precision)
-    if world_size() > 1: net = DistributedDataParallel(net, find_unused_parameters=recipe.frozen_frac > 0)
+    if world_size() > 1:
+        net = DistributedDataParallel(
+            net, find_unused_parameters=recipe.frozen_frac > 0)
     by_epoch = recipe.schedule == 'step'
     if not by_epoch: opt.register_step_post_hook(lambda *_: sched.step())
     loss_func = partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
-    go = partial(fit, net, dls.train, dls.valid or dls.test, opt, sched if by_epoch else None,
-                 loss_func=loss_func, callback=callback)
+    go = partial(fit, net, dls.train, dls.valid or dls.test, opt,
+                 sched if by_epoch else None, loss_func=loss_func, callback=callback)
     full = recipe.epochs-recipe.mild_epochs
     go(epochs=range(done, full))
     if recipe.mild_epochs:
-        dls.train.augment = partial(AUGMENTS[recipe.augment], strength=recipe.mild_strength)
+        dls.train.augment = partial(AUGMENTS[recipe.augment],
+                                    strength=recipe.mild_strength)
         go(epochs=range(max(done, full), recipe.epochs))
 
 # %% ../nbs/15_runs.ipynb #51900f7e
@@ -228,24 +249,28 @@ def _set_up_torch(device, options):
     "Settings of this process, from the compute options"
     if options.retain_freed_memory: retain_freed_memory()
     if device.type == 'cuda': torch.backends.cudnn.benchmark = not options.deterministic
-    if options.deterministic: os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    if options.deterministic:
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     torch.use_deterministic_algorithms(options.deterministic)
 
 def _of_all_processes(row, device):
     "The row of an epoch, with what all processes counted while they trained"
     n = row['train_n']
-    loss, correct, n = sum_over_processes([row['train_loss']*n, row['train_correct'], n], device)
+    loss, correct, n = sum_over_processes(
+        [row['train_loss']*n, row['train_correct'], n], device)
     return row | dict(train_loss=loss/n, train_correct=int(correct), train_n=int(n))
 
-def _scored(recipe): return 'validation' if recipe.n_valid else 'test' # The images that a run is scored on
+# The images that a run is scored on
+def _scored(recipe): return 'validation' if recipe.n_valid else 'test'
 
 # %% ../nbs/15_runs.ipynb #ac3e055b
 def _announce_duration(net, recipe, dls):
-    "Say how long the run will take, after two seconds of it, if that is over 30 seconds"
+    "After two seconds of a run, say how long it will take, if over 30 seconds"
     steps, times = recipe.epochs*len(dls.train)-net.step, []
     crops = max(0, net.crop_steps-net.step)
     scored = recipe.epochs*(dls.valid or dls.test).n/recipe.bs
-    work = crops/3 + steps-crops + scored/3 # In steps on whole images; crops take a third
+    # In steps on whole images; crops take a third
+    work = crops/3 + steps-crops + scored/3
     def note(net, inputs):
         if net.training: times.append(time.perf_counter())
         if len(times) < 5 or times[-1]-times[1] < 2: return # The first step warms up
@@ -257,28 +282,33 @@ def _announce_duration(net, recipe, dls):
 def _duration(seconds):
     "Such as '40 seconds', '3 minutes' or '2.5 hours'"
     if seconds < 90: return f'{round(seconds, -1):.0f} seconds'
-    return f'{seconds/60:.0f} minutes' if seconds < 5400 else f'{seconds/3600:.1f} hours'
+    return (f'{seconds/60:.0f} minutes' if seconds < 5400
+            else f'{seconds/3600:.1f} hours')
 
 # %% ../nbs/15_runs.ipynb #b412049b
 def _save(path, recipe, parts, hist):
     "Save what a run needs to continue; a full disk does not stop it"
-    states = {name: getattr(parts, name).state_dict() for name in ('net', 'opt', 'sched')}
-    rows = [{k.replace('test', _scored(recipe)): v for k,v in row.items()} for row in hist.rows]
+    states = {name: getattr(parts, name).state_dict()
+              for name in ('net', 'opt', 'sched')}
+    rows = [{k.replace('test', _scored(recipe)): v for k,v in row.items()}
+            for row in hist.rows]
     buffer = io.BytesIO()
     torch.save(states | dict(rows=hist.rows), buffer)
     try:
         write_csv(path/'history.csv', rows)
         with atomic_write(path/'last.pt') as temp: temp.write_bytes(buffer.getvalue())
-    except OSError as e: print(f'not saved, continuing: {e}', file=sys.stderr, flush=True)
+    except OSError as e:
+        print(f'not saved, continuing: {e}', file=sys.stderr, flush=True)
 
 # %% ../nbs/15_runs.ipynb #fa998784
 def load_history(
     path:PathLike, # history.csv of a run
 )->History: # ValueError if it is missing or damaged
-    "Read a history; the columns about validation images are called test_... in it, as `fit` calls them"
-    number = lambda k, v: int(v) if k == 'epoch' or k.endswith(('_correct', '_n')) else float(v)
-    return History([{k.replace('validation', 'test'): number(k, v) for k,v in row.items()}
-                    for row in read_csv(path)])
+    "Read a history; columns about validation images become test_..., as in `fit`"
+    number = lambda k, v: (int(v) if k == 'epoch' or k.endswith(('_correct', '_n'))
+                           else float(v))
+    return History([{k.replace('validation', 'test'): number(k, v)
+                     for k,v in row.items()} for row in read_csv(path)])
 
 # %% ../nbs/15_runs.ipynb #f5d9cad2
 def _finish(run):
@@ -287,9 +317,12 @@ def _finish(run):
         import matplotlib.pyplot as plt # Slow to import
         from s5_mnist.utils import plot_accuracy_metrics
         h = run.history
-        fig = plot_accuracy_metrics(h.train_losses, h.train_acc, h.test_losses, h.test_acc)
-        for ax in fig.axes: ax.set_title(ax.get_title().replace('Test', _scored(run.recipe).title()))
-        with atomic_write(run.path/'curves.png') as f: fig.savefig(f, format='png', dpi=120)
+        fig = plot_accuracy_metrics(h.train_losses, h.train_acc,
+                                    h.test_losses, h.test_acc)
+        for ax in fig.axes:
+            ax.set_title(ax.get_title().replace('Test', _scored(run.recipe).title()))
+        with atomic_write(run.path/'curves.png') as f:
+            fig.savefig(f, format='png', dpi=120)
         plt.close(fig)
     save_weights(run.net, run.path/'model.safetensors', run.report)
     write_json(run.path/'report.json', run.report)
@@ -308,12 +341,14 @@ def resume(
         raise ValueError(f'{path} is finished; s5_eval scores it, load_run loads it')
     data = _load_once(DATA_KINDS.get(name, name) if data is None else data, root)
     if data.name != name:
-        raise ValueError(f'{path} needs the data it started with: expected {name}, found {data.name}')
+        raise ValueError(f'{path} needs the data it started with: '
+                         f'expected {name}, found {data.name}')
     file, saved = path/'last.pt', None
     if file.exists(): # Otherwise the run was stopped in its first epoch
         try: saved = torch.load(file, weights_only=True, map_location='cpu')
         except Exception as e: # Of many kinds
-            raise ValueError(f'{file} is damaged ({shown(str(e))}); delete it to start again') from None
+            raise ValueError(f'{file} is damaged ({shown(str(e))}); '
+                             'delete it to start again') from None
     return _run(path, recipe, data, pick_device(device), options, saved)
 
 # %% ../nbs/15_runs.ipynb #f52a9e7e
@@ -336,9 +371,11 @@ def load_run(
     path, device = Path(path).expanduser(), pick_device(device)
     recipe, *_ = _read_config(path)
     if not (path/'report.json').exists():
-        raise ValueError(f'{path} is not finished; continue with: s5_train --resume {path}')
+        raise ValueError(f'{path} is not finished; '
+                         f'continue with: s5_train --resume {path}')
     net = load_weights(Net(), path/'model.safetensors').to(device).eval()
-    return Run(path, recipe, net, load_history(path/'history.csv'), read_json(path/'report.json'))
+    return Run(path, recipe, net, load_history(path/'history.csv'),
+               read_json(path/'report.json'))
 
 # %% ../nbs/15_runs.ipynb #c12f45a5
 PRETRAINED = Path(str(files('s5_mnist')))/'best.safetensors'
@@ -358,7 +395,8 @@ def pretrained_report(
     "What was measured about the weights in a file"
     report = read_weights(path or PRETRAINED)[1]
     if report: return report
-    raise ValueError(f'{path} must be a file of s5_mnist, found no report in it; name another file')
+    raise ValueError(f'{path} must be a file of s5_mnist, found no report in it; '
+                     'name another file')
 
 # %% ../nbs/15_runs.ipynb #017a4ca1
 def load_network(
@@ -384,6 +422,7 @@ def save_pretrained(
     net = Net()
     net.load_state_dict({k: v.half() for k,v in run.net.state_dict().items()})
     report = run.report | _counts(evaluate(net, test_dl)) | dict(
-        weights='float16', correct_in_training=run.report['correct'], settings=asdict(run.recipe))
+        weights='float16', correct_in_training=run.report['correct'],
+        settings=asdict(run.recipe))
     save_weights(net.half(), path, report)
     return report
