@@ -35,13 +35,15 @@ def _add_option(parser, name, p):
     if get_origin(kind) is list: kind, options = get_args(kind)[0], dict(nargs='+')
     words = [p.docment]
     if get_origin(kind) is Annotated: words.append(describe(kind))
-    if default not in (None, '', False, Parameter.empty): words.append(f'default: {default}')
+    if default not in (None, '', False, Parameter.empty):
+        words.append(f'default: {default}')
     options['help'] = '; '.join(words)
     if kind is bool: options |= dict(action='store_true')
     else: options |= dict(type=partial(_convert, kind, name))
     if default is Parameter.empty: return parser.add_argument(name, **options)
     if kind is not bool:
-        choices = get_args(kind) if get_origin(kind) is Literal else [name.split('_')[-1].upper()]
+        choices = (get_args(kind) if get_origin(kind) is Literal
+                   else [name.split('_')[-1].upper()])
         options |= dict(metavar='|'.join(choices))
     parser.add_argument(f'--{name.replace("_", "-")}', default=default, **options)
 
@@ -61,8 +63,10 @@ def _main(func, argv=None):
     for stream in (sys.stdout, sys.stderr): # Any name can be printed
         if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
     parser = _Parser(func.__name__, description=func.__doc__)
-    parser.add_argument('--version', action='version', version=f's5_mnist {__version__}')
-    for name,p in docments(func, full=True, returns=False).items(): _add_option(parser, name, p)
+    parser.add_argument('--version', action='version',
+                        version=f's5_mnist {__version__}')
+    for name,p in docments(func, full=True, returns=False).items():
+        _add_option(parser, name, p)
     try:
         func(**vars(parser.parse_args(argv)))
         sys.stdout.flush()
@@ -113,9 +117,11 @@ def _train_or_resume(options):
     if path is None: return train(**{k: v for k,v in options.items() if v is not None})
     kept = {k: options.pop(k) for k in ('root', 'device')}
     defaults = docments(s5_train, full=True, returns=False)
-    given = [f'--{k.replace("_", "-")}' for k,v in options.items() if v != defaults[k].default]
+    given = [f'--{k.replace("_", "-")}' for k,v in options.items()
+             if v != defaults[k].default]
     if not given: return resume(path, None, **kept)
-    raise ValueError(f'--resume continues a run as it was started; leave out {" ".join(given)}')
+    raise ValueError('--resume continues a run as it was started; '
+                     f'leave out {" ".join(given)}')
 
 # %% ../nbs/44_cli.ipynb #d0211491
 @command
@@ -218,5 +224,6 @@ def s5_sweep(
     from s5_mnist.sweeps import sweep, sweep_line
     if n_valid: change += f' n_valid={n_valid}'
     fields, out = parse_changes(change), out or f'{recipe}.csv'
-    rows = sweep(recipe, seeds, out, data, root, device, precision, keep, folds, **fields)
+    rows = sweep(recipe, seeds, out, data, root, device, precision, keep, folds,
+                 **fields)
     print(f'{rows[0]["recipe"]}, {sweep_line(rows)}; rows in {out}')

@@ -22,7 +22,8 @@ def shown(
 )->str: # At most 60 characters
     "A value as a message shows it"
     try: text = ' '.join(repr(value).split())
-    except ValueError: text = f'a value of type {type(value).__name__}' # An int too long
+    except ValueError: # An int too long
+        text = f'a value of type {type(value).__name__}'
     if len(text) <= 60: return text
     return f'{text[:57]}...' if isinstance(value, str) else f'a {type(value).__name__}'
 
@@ -31,7 +32,8 @@ def printable(
     text:str, # Any text, such as the name of a file
 )->str: # The same text on one line, without control characters
     "Escape whatever would disturb a terminal"
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode()
+                   for c in text)
 
 # %% ../nbs/40_core.ipynb #f4a7ff3b
 def Int(
@@ -57,12 +59,16 @@ def check(
     text:bool=False, # Whether the value is text, to be converted
 )->object: # The value; ValueError if its type does not allow it
     "Compare a value with a declared type"
-    base, *bounds = (kind.__origin__, *kind.__metadata__) if get_origin(kind) is Annotated else (kind,)
+    base, *bounds = ((kind.__origin__, *kind.__metadata__)
+                     if get_origin(kind) is Annotated else (kind,))
     found = _convert(value, base) if text else value
     low, high = bounds or (-math.inf, math.inf)
-    if get_origin(kind) is Literal: good = isinstance(found, str) and found in get_args(kind)
-    elif base in (int, float): good = type(found) in (int, base) and low <= found <= high
-    else: good = isinstance(found, base)
+    if get_origin(kind) is Literal:
+        good = isinstance(found, str) and found in get_args(kind)
+    elif base in (int, float):
+        good = type(found) in (int, base) and low <= found <= high
+    else:
+        good = isinstance(found, base)
     if good: return found
     raise ValueError(f'{what} must be {describe(kind)}, got {shown(value)}')
 
@@ -77,11 +83,15 @@ def describe(
     kind:type, # int, float, bool, str, Int(...), Float(...) or Literal[...]
 )->str: # Such as 'an integer between 1 and 100'
     "What a declared type allows, in words"
-    if get_origin(kind) is Literal: return f'one of {", ".join(map(str, get_args(kind)))}'
-    base, *bounds = (kind.__origin__, *kind.__metadata__) if get_origin(kind) is Annotated else (kind,)
-    words = {int: 'an integer', float: 'a number', bool: 'True or False', str: 'text'}[base]
+    if get_origin(kind) is Literal:
+        return f'one of {", ".join(map(str, get_args(kind)))}'
+    base, *bounds = ((kind.__origin__, *kind.__metadata__)
+                     if get_origin(kind) is Annotated else (kind,))
+    words = {int: 'an integer', float: 'a number', bool: 'True or False',
+             str: 'text'}[base]
     if not bounds: return words
-    return f'{words} between {" and ".join(f"{b:,}" if base is int else f"{b:g}" for b in bounds)}'
+    return (f'{words} between '
+            f'{" and ".join(f"{b:,}" if base is int else f"{b:g}" for b in bounds)}')
 
 # %% ../nbs/40_core.ipynb #e430bdad
 PathLike = str | os.PathLike # What every function takes for a path
@@ -93,12 +103,14 @@ def check_file(
     "Check that there is a file to read"
     path = _expand(path)
     if path.is_file(): return path
-    found = 'a folder' if path.is_dir() else 'something else' if path.exists() else 'nothing'
+    found = ('a folder' if path.is_dir() else 'something else' if path.exists()
+             else 'nothing')
     raise ValueError(f'{path} must be a file, found {found}; check the path')
 
 def _expand(path):
     try: return Path(path).expanduser()
-    except (TypeError, RuntimeError): raise ValueError(f'expected a path, got {shown(path)}') from None
+    except (TypeError, RuntimeError):
+        raise ValueError(f'expected a path, got {shown(path)}') from None
 
 # %% ../nbs/40_core.ipynb #731309d4
 def check_output(
@@ -108,9 +120,11 @@ def check_output(
     "Check that nothing is lost when a file is written"
     path = _expand(path)
     if path.is_symlink() or path.exists() and not path.is_file():
-        raise ValueError(f'{path} must be a regular file, found something else; name another file')
+        raise ValueError(f'{path} must be a regular file, found something else; '
+                         'name another file')
     if path.exists() and not force:
-        raise ValueError(f'{path} exists; name another file, or use force to replace it')
+        raise ValueError(f'{path} exists; name another file, '
+                         'or use force to replace it')
     return path
 
 # %% ../nbs/40_core.ipynb #1f8775cd
@@ -135,7 +149,8 @@ def read_json(
     "Read a JSON object"
     text = check_file(path).read_bytes()
     try: value = json.loads(text)
-    except (ValueError, RecursionError) as e: raise ValueError(f'{path} is damaged: {e}') from None
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f'{path} is damaged: {e}') from None
     if isinstance(value, dict): return value
     raise ValueError(f'{path} must hold a JSON object, found {shown(value)}')
 
@@ -145,7 +160,8 @@ def write_json(
     value:dict, # Numbers, strings, lists and dicts
 )->None:
     "Write a JSON object"
-    with atomic_write(path) as temp: temp.write_text(json.dumps(value, indent=1)+'\n', encoding='utf-8')
+    with atomic_write(path) as temp:
+        temp.write_text(json.dumps(value, indent=1)+'\n', encoding='utf-8')
 
 # %% ../nbs/40_core.ipynb #38838669
 def read_csv(
@@ -154,9 +170,11 @@ def read_csv(
     "Read the rows of a table"
     with open(check_file(path), newline='', encoding='utf-8') as f:
         try: rows = list(csv.DictReader(f))
-        except (ValueError, csv.Error) as e: raise ValueError(f'{path} is damaged: {e}') from None
+        except (ValueError, csv.Error) as e:
+            raise ValueError(f'{path} is damaged: {e}') from None
     if all(None not in (*row, *row.values()) for row in rows): return rows
-    raise ValueError(f'{path} is damaged: a row has more or fewer cells than the first line')
+    raise ValueError(f'{path} is damaged: a row has more or fewer cells '
+                     'than the first line')
 
 # %% ../nbs/40_core.ipynb #16d6f1de
 def write_csv(

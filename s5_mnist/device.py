@@ -72,10 +72,12 @@ class Autocast(torch.nn.Module):
         precision:str='bf16', # 'float32' changes nothing
     ):
         super().__init__()
-        self.net, self.precision = net, check(precision, Literal['float32', 'bf16'], 'precision')
+        self.net, self.precision = net, check(
+            precision, Literal['float32', 'bf16'], 'precision')
 
     def forward(self, x:torch.Tensor)->torch.Tensor: # As the network's
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
+        with torch.autocast(x.device.type, torch.bfloat16,
+                            enabled=self.precision == 'bf16'):
             return self.net(x).float()
 
 # %% ../nbs/43_device.ipynb #75e4c612
@@ -96,7 +98,7 @@ class ComputeOptions(NamedTuple):
     channels_last: bool = False       # Store the channels of a pixel side by side
     retain_freed_memory: bool = False # Keep freed memory (CPU, with glibc)
     fused: bool = False               # Update all weights in one pass (SGD only)
-    deterministic: bool = False       # Use only operations that repeat bit for bit (GPU)
+    deterministic: bool = False       # Only operations that repeat bit for bit (GPU)
 
     def __str__(self):
         chosen = (s for s in (*COMPUTE_OPTIONS, 'deterministic') if getattr(self, s))
@@ -112,12 +114,14 @@ def pick_compute_options(
     "The precision and the options that `device` supports"
     disabled = set(disable.replace(',', ' ').split())
     if disabled-set(COMPUTE_OPTIONS):
-        raise ValueError(f'disable must name some of {", ".join(COMPUTE_OPTIONS)}, got {disable!r}')
+        raise ValueError(f'disable must name some of {", ".join(COMPUTE_OPTIONS)}, '
+                         f'got {disable!r}')
     glibc = platform.libc_ver()[0] == 'glibc'
     supported = dict(channels_last=True, fused=device.type in ('cpu', 'cuda'),
                      retain_freed_memory=device.type == 'cpu' and glibc)
     chosen = {k: v and k not in disabled for k,v in supported.items()}
-    return ComputeOptions(pick_precision(precision, device), **chosen, deterministic=deterministic)
+    return ComputeOptions(pick_precision(precision, device), **chosen,
+                          deterministic=deterministic)
 
 # %% ../nbs/43_device.ipynb #e4ca0506
 def device_name(

@@ -19,7 +19,7 @@ def resize_image(
     h:int, # New height in pixels
     w:int, # New width in pixels
 )->torch.Tensor: # [max(1,h),max(1,w)] float
-    "Scale an image; each new value is a weighted mean of the values around its position"
+    "Scale an image; each new value is a weighted mean of the values around it"
     return F.interpolate(x[None,None], size=(max(1, h), max(1, w)), mode='bilinear',
                          antialias=True)[0,0]
 

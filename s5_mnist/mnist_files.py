@@ -57,8 +57,10 @@ def read_mnist_file(
     except (OSError, EOFError, zlib.error) as e:
         raise ValueError(f'expected an intact file, found damage ({e})') from None
     md5 = hashlib.md5(raw, usedforsecurity=False).hexdigest()
-    if md5 == spec.md5: # After a header of four bytes for the type and four for each size
-        return torch.frombuffer(bytearray(raw), dtype=torch.uint8)[4+4*len(spec.shape):].view(spec.shape)
+    if md5 == spec.md5:
+        # After a header of four bytes for the type and four for each size
+        return torch.frombuffer(
+            bytearray(raw), dtype=torch.uint8)[4+4*len(spec.shape):].view(spec.shape)
     found = f'{len(raw):,} with {md5}' if len(raw) <= spec.size else 'more'
     raise ValueError(f'expected {spec.size:,} bytes with MD5 checksum {spec.md5}, '
                      f'found {found if raw else "an empty file"}')
@@ -120,14 +122,15 @@ def _read_or_download(name, folders, download):
         try: return download_file(name, target)
         except FileNotFoundError as e: advice = f'{e}. Check the connection'
     rejected = rejected or f'{name} is in none of {", ".join(map(str, folders))}'
-    raise FileNotFoundError(printable(f'{rejected}. {advice}, or set S5_MNIST_DATA to a folder that holds MNIST/raw.'))
+    raise FileNotFoundError(printable(
+        f'{rejected}. {advice}, or set S5_MNIST_DATA to a folder that holds MNIST/raw.'))
 
 # %% ../nbs/41_mnist_files.ipynb #57811cfb
 def read_mnist(
     root:PathLike|None=None, # Folder to search before S5_MNIST_DATA and the cache
     download:bool=True, # Whether to download what is not found
 )->list[torch.Tensor]: # Training images and labels, test images and labels, uint8
-    "The arrays of MNIST's four files, every byte verified; FileNotFoundError if one is missing"
+    "The arrays of MNIST's four files, verified; FileNotFoundError if one is missing"
     folders = data_folders(root)
     return [_read_or_download(name, folders, download) for name in MNIST_FILES]
 

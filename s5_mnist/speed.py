@@ -33,8 +33,8 @@ from torch.utils.data import DataLoader
 
 # %% ../nbs/31_speed.ipynb #00bb7213
 from .augment import s5_transforms
-from .core import (PathLike, Table, atomic_write, read_csv, read_json, write_csv,
-                           write_json)
+from .core import (PathLike, Table, atomic_write, read_csv, read_json,
+                           write_csv, write_json)
 from .data import DigitData, load_data, loaders
 from .device import (COMPUTE_OPTIONS, Autocast, ComputeOptions, device_name,
                              pick_compute_options, pick_device, retain_freed_memory,
@@ -239,7 +239,8 @@ def _measuring_processes(kind, root):
     "A function `measure(retain, f)` that calls `f(data)` in one of two processes"
     pools = {retain: ProcessPoolExecutor(1, get_context('spawn'), initializer)
              for retain,initializer in ((False, None), (True, retain_freed_memory))}
-    try: yield lambda retain, f: pools[retain].submit(_with_data, kind, root, f).result()
+    try:
+        yield lambda retain, f: pools[retain].submit(_with_data, kind, root, f).result()
     finally:
         for pool in pools.values(): pool.shutdown()
 
@@ -251,7 +252,8 @@ def _with_data(kind, root, f): return f(data=_load(kind, root))
 def _available_rungs(options):
     "The rungs that need nothing beyond these compute options"
     return [r for r in RUNGS if r.options.precision in ('float32', options.precision)
-            and all(getattr(options, k) >= getattr(r.options, k) for k in COMPUTE_OPTIONS)]
+            and all(getattr(options, k) >= getattr(r.options, k)
+                    for k in COMPUTE_OPTIONS)]
 
 def _peak(precision, device, data):
     return matmul_peak(precision, device, 8192 if device.type == 'cuda' else 2048)
@@ -264,7 +266,7 @@ def _epoch(recipe, threads, device, data):
 
 # %% ../nbs/31_speed.ipynb #a8bd0754
 def _measurements(device, batches, recipe, images):
-    "What a repetition measures: where it is noted, whether memory is retained, a function"
+    "What a repetition measures: where it is noted, if memory is retained, a function"
     options = pick_compute_options(device)
     retain = options.retain_freed_memory
     precisions = dict.fromkeys(('float32', options.precision))
@@ -295,7 +297,8 @@ def measure_speed(
     recipe:str='fast', # Name of the recipe for the complete runs
 )->dict: # All measurements, with the device, the data and the versions
     "Time the ladder, the limit, inference, imports and whole jobs, side by side"
-    device, recipe, data = pick_device(device), get_recipe(recipe), load_data(kind, root)
+    device, recipe, data = (pick_device(device), get_recipe(recipe),
+                            load_data(kind, root))
     images, needed = len(data.train_x), 512*(batches+5)
     if images < needed:
         raise ValueError(f'expected {needed:,} training images, found {images:,}; '
@@ -308,9 +311,11 @@ def measure_speed(
                 if part in ('parts', 'growth') and not (jobs and rep < 3):
                     continue # They take minutes
                 value = measure(retain, f)
-                for k,v in (value if isinstance(value, dict) else {name: value}).items():
+                for k,v in (value if isinstance(value, dict)
+                            else {name: value}).items():
                     found.setdefault(part, {}).setdefault(k, []).append(v)
-                print(f'{rep+1}/{reps}  {part}, {name}', f'{v:.3g}'*(k == name), flush=True)
+                print(f'{rep+1}/{reps}  {part}, {name}', f'{v:.3g}'*(k == name),
+                      flush=True)
     found['jobs'] = []
     for seed in range(jobs):
         found['jobs'].append(job := time_job(recipe.name, kind, root, device, seed))
@@ -351,11 +356,13 @@ def plot_ladder(
     bars = ax.barh(list(mids), list(mids.values()), height=.7, xerr=list(zip(*ranges)),
                    ecolor='gray')
     for bar,s in zip(bars, mids.values()):
-        ax.annotate(f'{s:.0f} s', (0, bar.get_y()+.35), (4, 0), textcoords='offset points',
-                    va='center', color='w')
+        ax.annotate(f'{s:.0f} s', (0, bar.get_y()+.35), (4, 0),
+                    textcoords='offset points', va='center', color='w')
     ax.axvline(limit, ymax=.95, color='C3', ls='--', lw=1.2)
-    ax.annotate(f'limit: {limit:.0f} s', (limit, -.6), ha='center', va='bottom', color='C3')
-    ax.set(xlabel='seconds per epoch of 60,000 images', ylim=(len(mids)-.4, -1)) # First on top
+    ax.annotate(f'limit: {limit:.0f} s', (limit, -.6), ha='center', va='bottom',
+                color='C3')
+    ax.set(xlabel='seconds per epoch of 60,000 images',
+           ylim=(len(mids)-.4, -1)) # First on top
     ax.spines[['top', 'right']].set_visible(False)
     return fig
 
@@ -420,14 +427,16 @@ def run_table(
 # %% ../nbs/31_speed.ipynb #6003c8e1
 def _part_limits(found):
     "Seconds that the arithmetic of each part takes at the peak rate"
-    r, peak = get_recipe(found['jobs'][0]['recipe']), max(_medians(found['peaks']).values())
+    r, peak = (get_recipe(found['jobs'][0]['recipe']),
+               max(_medians(found['peaks']).values()))
     n = round(r.subset_frac*round((1-r.skip_easy_frac)*found['images']))
     net = StagedNet(Net(), r, math.ceil(n/r.bs))
     work = dict(forward=0., backward=0., scoring=_flops(Net())[0]*found['jobs'][0]['n'])
     for step,first in enumerate(range(0, n, r.bs)):
         net.step = step
         frozen = 3 if step >= net.frozen_from else 0 # conv1, conv2 and the pool
-        for part,flops in zip(work, _flops(net, frozen)): work[part] += flops*min(r.bs, n-first)
+        for part,flops in zip(work, _flops(net, frozen)):
+            work[part] += flops*min(r.bs, n-first)
     return {part: flops/peak for part,flops in work.items()}
 
 def parts_table(
@@ -438,7 +447,8 @@ def parts_table(
     for sums in (seconds, limits):
         sums['training'] = sum(v for k,v in sums.items() if k != 'scoring')
     def limit(k):
-        return [f'{limits[k]:.2f}', f'{limits[k]/seconds[k]:.0%}'] if k in limits else ['', '']
+        return ([f'{limits[k]:.2f}', f'{limits[k]/seconds[k]:.0%}'] if k in limits
+                else ['', ''])
     order = 'batches', 'forward', 'backward', 'optimizer', 'training', 'scoring'
     return Table(['part', 'time, s', 'limit, s', 'share of peak'],
                  [[k, f'{seconds[k]:.2f}', *limit(k)] for k in order])
@@ -452,14 +462,16 @@ def inference_table(
              for name,v in _medians(found['inference']).items()}
     sizes, precisions = (list(dict.fromkeys(column)) for column in zip(*rates))
     return Table(['batch size', *(f'{p}, images/s' for p in precisions)],
-                 [[bs, *(f'{rates[bs, p]:,.0f}' for p in precisions)] for bs in sizes], left=0)
+                 [[bs, *(f'{rates[bs, p]:,.0f}' for p in precisions)] for bs in sizes],
+                 left=0)
 
 def import_table(
     found:dict, # Measurements, as from measure_speed
 )->Table: # One row per module
     "Tabulate the time that imports take"
     return Table(['import', 'time, s'],
-                 [[name, _median_range(s, '.2f')] for name,s in found['startup'].items()])
+                 [[name, _median_range(s, '.2f')]
+                  for name,s in found['startup'].items()])
 
 # %% ../nbs/31_speed.ipynb #f7f5ff7c
 SPEED_FILES = ('bench.json', 'bench.csv', 'ladder.png')
@@ -470,16 +482,20 @@ def save_speed(
 )->None:
     "Save measurements as bench.json and bench.csv, and the ladder as ladder.png"
     import matplotlib.pyplot as plt
-    folder, parts = Path(folder), ('epochs', 'peaks', 'inference', 'startup', 'parts', 'growth')
+    folder, parts = Path(folder), ('epochs', 'peaks', 'inference', 'startup', 'parts',
+                                   'growth')
     series = [(part, *item) for part in parts for item in found.get(part, {}).items()]
     series.append(('scoring', '10,000 images', found['scoring']))
     for k in ('correct', 'seconds', 'wall', 'peak_bytes') if found['jobs'] else ():
-        series.append(('job', f'{found["jobs"][0]["recipe"]}, {k}', [j[k] for j in found['jobs']]))
+        series.append(('job', f'{found["jobs"][0]["recipe"]}, {k}',
+                       [j[k] for j in found['jobs']]))
     write_json(folder/'bench.json', found)
     write_csv(folder/'bench.csv', [dict(part=part, name=name, repetition=i, value=v)
-                                   for part,name,values in series for i,v in enumerate(values, 1)])
+                                   for part,name,values in series
+                                   for i,v in enumerate(values, 1)])
     fig = plot_ladder(found)
-    with atomic_write(folder/'ladder.png') as temp: fig.savefig(temp, format='png', dpi=120)
+    with atomic_write(folder/'ladder.png') as temp:
+        fig.savefig(temp, format='png', dpi=120)
     plt.close(fig)
 
 # %% ../nbs/31_speed.ipynb #c94812da
@@ -489,5 +505,6 @@ def speed_report(
     "Put the machine, the ladder, the limit, the jobs and inference into one report"
     tables = [ladder_table, limit_table, *[job_table, run_table]*bool(found['jobs']),
               *[parts_table]*('parts' in found), inference_table, import_table]
-    return '\n\n'.join([f'{found["device"]}; torch {found["versions"]["torch"]}; {found["data"]}',
-                        *(str(table(found)) for table in tables)])
+    return '\n\n'.join([
+        f'{found["device"]}; torch {found["versions"]["torch"]}; {found["data"]}',
+        *(str(table(found)) for table in tables)])

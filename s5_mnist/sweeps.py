@@ -58,8 +58,8 @@ def read_sweep(
     # Two processes may both have written the names
     rows = [r for r in read_csv(path) if r.get('seed') != 'seed']
     if not rows or tuple(rows[0]) != _COLUMNS:
-        raise ValueError(f'{path} must be a table that sweep wrote, found something else; '
-                         'choose another file')
+        raise ValueError(f'{path} must be a table that sweep wrote, found something '
+                         'else; choose another file')
     first = {}
     for r in rows: first.setdefault((r['seed'], r['fold']), r)
     return list(first.values())
@@ -235,7 +235,7 @@ def _mistakes(run, data, positions):
 
 # %% ../nbs/30_sweeps.ipynb #a128f68c
 def _append_row(path, row):
-    "Add a line in one write, so that two processes lose none; the first names the columns"
+    "Add a line in one write, so that two processes lose none; a new file gets a header"
     text = io.StringIO()
     lines = [row.values()] if path.exists() else [_COLUMNS, row.values()]
     csv.writer(text, lineterminator='\n').writerows(lines)
@@ -256,7 +256,8 @@ def _train_row(recipe, data, fold, keep, device, precision):
         elif (out/'config.json').exists(): run = resume(out, part, device=device)
         else: run = train(new, part, out, device=device, precision=precision)
         if run.recipe != new:
-            raise ValueError(f'{out} holds a run of another recipe; keep the runs elsewhere')
+            raise ValueError(f'{out} holds a run of another recipe; '
+                             'keep the runs elsewhere')
     row = _sweep_row(run, part, held)
     return row | dict(settings=recipe_settings(recipe), data=data.name, fold=fold)
 
@@ -281,14 +282,14 @@ def sweep(
     if not isinstance(data, DigitData): data = load_data(data, root)
     ours = recipe_settings(recipe), data.name, str(folds or '')
     path.parent.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=path.parent).close() # Fails here, not after the first run
+    tempfile.TemporaryFile(dir=path.parent).close() # Fail here, not after the first run
     names = [f'{i+1}/{folds}' for i in range(folds)] or ['']
     for seed, fold in product(range(seeds), names):
         rows = read_sweep(path) # Anew each time: another process may add to it
         theirs = {(r['settings'], r['data'], r['fold'].partition('/')[2]) for r in rows}
         if theirs-{ours}:
-            raise ValueError(f'{path} holds runs with other settings, on other data or of other '
-                             'folds; choose another file')
+            raise ValueError(f'{path} holds runs with other settings, on other data '
+                             'or of other folds; choose another file')
         if (str(seed), fold) in {(r['seed'], r['fold']) for r in rows}: continue
         seeded = replace(recipe, seed=seed)
         _append_row(path, _train_row(seeded, data, fold, keep, device, precision))
