@@ -123,7 +123,8 @@ def _read_or_download(name, folders, download):
         except FileNotFoundError as e: advice = f'{e}. Check the connection'
     rejected = rejected or f'{name} is in none of {", ".join(map(str, folders))}'
     raise FileNotFoundError(printable(
-        f'{rejected}. {advice}, or set S5_MNIST_DATA to a folder that holds MNIST/raw.'))
+        f'{rejected}. {advice}, or set S5_MNIST_DATA to a folder that holds '
+        'MNIST/raw.'))
 
 # %% ../nbs/41_mnist_files.ipynb #57811cfb
 def read_mnist(
